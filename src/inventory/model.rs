@@ -1,0 +1,306 @@
+//! What an inventory means: every name checked, every default filled.
+//!
+//! Nothing here knows how YAML looks; nothing downstream asks again what a key meant or what its default
+//! was. Values of these types are made by [`super::load`] alone, and by tests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+
+use crate::names::TableName;
+use crate::sql::Condition;
+use crate::window::Length;
+
+/// A whole inventory.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// The file it was read from, for messages.
+    pub path: PathBuf,
+    /// The zone of every timestamp without one: `from`, `until`, `hours`, window bounds.
+    pub timezone: TimeZone,
+    /// The shared directory.
+    pub mount: Mount,
+    /// The database that is loaded.
+    pub target: Target,
+    /// The databases that are exported, by name, in the order written.
+    pub sources: Vec<Source>,
+    /// What is moved, in the order written.
+    pub jobs: Vec<Job>,
+}
+
+impl Inventory {
+    /// The source of this name. The reader has checked that every job's source exists.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.iter().find(|source| source.name == name)
+    }
+}
+
+/// The directory that source hosts and runner share, as the runner sees it.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// Absolute path on the runner.
+    pub path: PathBuf,
+    /// The directory below it that gpferry writes to; one path component, `file2GP` by default.
+    pub subdir: String,
+    /// Who should own it, by name: `user:group`. Checked by number on every host.
+    pub owner: Option<Owner>,
+}
+
+/// `user:group`, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// User name.
+    pub user: String,
+    /// Group name.
+    pub group: String,
+}
+
+/// The database that is loaded.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `postgresql://…`, never with a password in it.
+    pub url: String,
+    /// How files get into it.
+    pub loader: Loader,
+    /// Parallel loads, each one database session. At least 1.
+    pub sessions: usize,
+    /// Schema of the load log; `gpferry` by default.
+    pub log_schema: String,
+}
+
+/// How files get into the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    /// Whatever is fastest there.
+    Auto,
+    /// COPY through the coordinator.
+    Copy,
+    /// Segments read the mount themselves.
+    Segments,
+    /// gpfdist serves the mount.
+    Gpfdist,
+    /// The site's own gpload.
+    Gpload,
+}
+
+/// A database cluster, reached over SSH on its source host.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name in the inventory: `[A-Za-z0-9_.-]+`, not starting with `-` or `.`.
+    pub name: String,
+    /// `user@host:port`, `host`, or an alias of `~/.ssh/config`, as written.
+    pub host: String,
+    /// Which kind of database it is.
+    pub engine: Engine,
+    /// The mount as that host sees it: absolute.
+    pub mount: PathBuf,
+    /// The database to export from.
+    pub database: String,
+    /// How the host reaches that database.
+    pub connection: Connection,
+    /// Parallel exports, each one database session. At least 1.
+    pub sessions: usize,
+    /// A script of the user's own instead of the bundled one.
+    pub script: Option<CustomScript>,
+}
+
+/// Which kind of database a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Greenplum 5 to 7, Cloudberry.
+    Greenplum,
+    /// PostgreSQL 12 to 17.
+    Postgres,
+    /// MySQL, MariaDB.
+    Mysql,
+    /// TDengine.
+    Tdengine,
+}
+
+/// How the source host reaches its database; what is absent is left to psql there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Host name, address or socket directory, as seen from the source host.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Database user.
+    pub user: Option<String>,
+    /// The client program, where it is not on the PATH of a non-interactive login.
+    pub psql: Option<PathBuf>,
+}
+
+/// A script that people already have (called per unit, by arguments).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomScript {
+    /// Absolute path on the source host.
+    pub path: PathBuf,
+    /// How it is called.
+    pub call: Call,
+    /// Exit codes that mean success; `[0]` by default.
+    pub ok: Vec<u8>,
+    /// Where it writes, below the mount's subdirectory: `{yyyymm}/{dd}/{table}/{unit}.csv.gz`.
+    pub file: String,
+}
+
+/// How a script is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// The line protocol of `scripts/README.md`.
+    Protocol,
+    /// One command per unit: `sh SCRIPT START END TABLE SCHEMA DATABASE START^END COLUMN`.
+    Argv,
+}
+
+/// Tables of one source that are moved together.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its name in the inventory: the same alphabet as a source's.
+    pub name: String,
+    /// The source's name; it exists.
+    pub source: String,
+    /// Start of the first window, in the inventory's zone.
+    pub from: Option<DateTime>,
+    /// The final end; absent: goes on for ever. After `from`.
+    pub until: Option<DateTime>,
+    /// When new units may start; absent: always.
+    pub hours: Option<Hours>,
+    /// What is moved, defaults filled in.
+    pub tables: Vec<TableEntry>,
+}
+
+/// A time of day range, `[from, until)`; across midnight where `until <= from`. `24:00` is midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// First minute.
+    pub from: Time,
+    /// First minute no more; `00:00` means midnight.
+    pub until: Time,
+}
+
+/// One entry under `tables:`.
+#[derive(Debug, Clone)]
+pub struct TableEntry {
+    /// One table, or a pattern over the source's catalog.
+    pub what: TableSelector,
+    /// Its name in the target, where that differs. Only for [`TableSelector::One`].
+    pub target: Option<TableName>,
+    /// How it is cut in windows.
+    pub window: WindowRule,
+    /// Only rows that meet this are moved.
+    pub filter: Option<Condition>,
+    /// How it is loaded.
+    pub load: LoadRule,
+    /// How it is exported.
+    pub export: ExportRule,
+}
+
+/// Which tables an entry means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableSelector {
+    /// This one.
+    One(TableName),
+    /// Every table of the source's catalog whose schema and name match these globs.
+    Glob {
+        /// Glob over the schema's name.
+        schema: String,
+        /// Glob over the table's name.
+        table: String,
+    },
+}
+
+/// How a table is cut in windows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WindowRule {
+    /// One unit, `…^all`.
+    None {
+        /// Due again after this long; absent: moved once.
+        every: Option<Length>,
+    },
+    /// Half-open intervals of a column.
+    By {
+        /// The window column.
+        column: String,
+        /// How long one is; absent: the job's whole range is one window.
+        length: Option<Length>,
+        /// A window is due once its end is this long ago.
+        lag: Duration,
+    },
+}
+
+/// How a unit's rows go in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadRule {
+    /// What happens to rows that are there.
+    pub mode: LoadMode,
+    /// Key columns of update and merge; empty: the primary key.
+    pub match_columns: Vec<String>,
+    /// What a primary-key violation leads to, after the rollback.
+    pub on_pk_violation: OnPkViolation,
+}
+
+/// gpload's modes, and `replace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadMode {
+    /// Appends.
+    Insert,
+    /// Updates the rows that match.
+    Update,
+    /// Updates those, inserts the rest.
+    Merge,
+    /// Deletes the window, then inserts.
+    Replace,
+}
+
+/// What follows a primary-key violation, after the whole unit was rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPkViolation {
+    /// Nothing: the unit failed.
+    Rollback,
+    /// The rest is loaded when every collision is an identical row.
+    SkipIdentical,
+    /// What does not collide is loaded, the rest goes to `rejects/`.
+    Quarantine,
+    /// Loaded again in merge mode.
+    Merge,
+}
+
+/// How a unit is exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportRule {
+    /// Longest time one unit may take.
+    pub timeout: Duration,
+    /// How often what can help by itself is tried again.
+    pub retries: u32,
+    /// A window larger than this is cut in slices. Bytes of CSV.
+    pub slice_bytes: u64,
+    /// Which compressor the host uses.
+    pub compressor: Compressor,
+}
+
+/// Which compressor the source host uses, always at level 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compressor {
+    /// The fastest that is there.
+    Auto,
+    /// ISA-L's.
+    Igzip,
+    /// The parallel one.
+    Pigz,
+    /// The one that is always there.
+    Gzip,
+}
+
+impl Compressor {
+    /// The word of the inventory and of the script protocol.
+    pub fn word(self) -> &'static str {
+        match self {
+            Compressor::Auto => "auto",
+            Compressor::Igzip => "igzip",
+            Compressor::Pigz => "pigz",
+            Compressor::Gzip => "gzip",
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! gpferry moves tables, window by window, from database clusters that are reached only by SSH into Greenplum.
+//!
+//! ```text
+//! inventory ─► plan ─► batch ─► export ─► load ─► ledger ─► report
+//!  (YAML)     (pure)            (SSH,     (target:         (text, JSON)
+//!                               script,   one transaction
+//!                               mount)    with load log)
+//! ```
+//!
+//! Data moves one way, and nothing downstream is asked to decide again what upstream decided. A module uses
+//! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
+
+pub mod exit;
+pub mod inventory;
+pub mod names;
+pub mod remote;
+pub mod sql;
+pub mod window;

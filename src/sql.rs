@@ -1,0 +1,243 @@
+//! Quoting of names and values, and the one place where SQL that a person typed is let in.
+//!
+//! Everything here ends up on one line of the script protocol and inside `\copy (…) to …` of a psql that may
+//! be as old as 8.3, so it must survive psql's own reading of that line (it splits at blanks, quotes and
+//! parentheses and joins the pieces with blanks) as well as the server's. Sessions on both sides have
+//! `standard_conforming_strings` on. Source: PostgreSQL, "Lexical Structure"; psql's `parse_slash_copy`.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::names::TableName;
+
+/// A name in double quotes. The name must not hold control characters; [`TableName`] and the catalog readers
+/// refuse those.
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `"schema"."table"`.
+pub fn table(name: &TableName) -> String {
+    format!("{}.{}", ident(name.schema()), ident(name.table()))
+}
+
+/// A text in single quotes, for sessions with `standard_conforming_strings` on.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Names in double quotes, with commas between them.
+pub fn idents<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(ident).collect::<Vec<_>>().join(", ")
+}
+
+/// A condition over a table's rows that a person wrote (`where:`), checked to be one closed expression on one
+/// line: it cannot end the statement it stands in, start a comment that swallows the rest, or reach psql's
+/// own commands and variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition(String);
+
+/// Why a text is not a [`Condition`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConditionError {
+    /// Nothing in it.
+    #[error("the condition is empty")]
+    Empty,
+    /// A quote that is never closed.
+    #[error("a {0} quote is opened and never closed")]
+    OpenQuote(&'static str),
+    /// Parentheses that do not match.
+    #[error("the parentheses do not match")]
+    Parentheses,
+    /// A character or pair that could lead out of the expression.
+    #[error("`{what}` cannot stand in a condition: {why}")]
+    Refused {
+        /// What stands there.
+        what: String,
+        /// Why, and what to write instead.
+        why: &'static str,
+    },
+}
+
+impl Condition {
+    /// Checks a condition. Line breaks and TABs outside quotes become blanks.
+    ///
+    /// # Errors
+    /// [`ConditionError`] says what could lead out of the expression.
+    pub fn parse(text: &str) -> Result<Self, ConditionError> {
+        let mut checked = String::with_capacity(text.len());
+        let mut chars = text.trim().chars().peekable();
+        let mut depth = 0u32;
+        let mut before = ' ';
+        while let Some(c) = chars.next() {
+            let next = chars.peek().copied().unwrap_or(' ');
+            match c {
+                '\'' | '"' => {
+                    if is_word(before) || before == '&' {
+                        return refused(
+                            &format!("{before}{c}"),
+                            "strings with a prefix (E'…', B'…', U&'…') do not survive psql's \\copy; write a plain '…' with a cast",
+                        );
+                    }
+                    checked.push(c);
+                    take_quoted(c, &mut chars, &mut checked)?;
+                }
+                '(' => {
+                    depth += 1;
+                    checked.push(c);
+                }
+                ')' => {
+                    depth = depth.checked_sub(1).ok_or(ConditionError::Parentheses)?;
+                    checked.push(c);
+                }
+                c if c.is_whitespace() => checked.push(' '),
+                c => {
+                    refuse_escape(before, c, next)?;
+                    checked.push(c);
+                }
+            }
+            before = c;
+        }
+        match (depth, checked.is_empty()) {
+            (0, false) => Ok(Self(checked)),
+            (0, true) => Err(ConditionError::Empty),
+            _ => Err(ConditionError::Parentheses),
+        }
+    }
+}
+
+/// In parentheses, ready to follow `WHERE` or `AND`.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({})", self.0)
+    }
+}
+
+/// Copies the rest of a quoted piece, doubled quotes included.
+fn take_quoted(
+    quote: char,
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    checked: &mut String,
+) -> Result<(), ConditionError> {
+    while let Some(c) = chars.next() {
+        if c.is_control() {
+            return refused(
+                &c.escape_debug().to_string(),
+                "a quoted text must stay on one line and hold no control character",
+            );
+        }
+        checked.push(c);
+        if c == quote {
+            if chars.peek() == Some(&quote) {
+                checked.push(quote);
+                chars.next();
+            } else {
+                return Ok(());
+            }
+        }
+    }
+    Err(ConditionError::OpenQuote(if quote == '\'' { "single" } else { "double" }))
+}
+
+/// Refuses what leads out of an expression, by the character, the one before it and the one after it.
+fn refuse_escape(before: char, c: char, next: char) -> Result<(), ConditionError> {
+    match (c, next) {
+        (';', _) => refused(";", "it would end the statement"),
+        ('\\', _) => refused("\\", "outside quotes it starts a command of psql"),
+        ('-', '-') => refused("--", "it starts a comment that would swallow the rest of the line"),
+        ('/', '*') => refused("/*", "it starts a comment"),
+        ('$', _) if !is_word(before) => {
+            refused("$", "dollar quoting and parameters do not survive here; write a plain '…'")
+        }
+        (':', next) if before != ':' && (is_word(next) || matches!(next, '\'' | '"' | '{')) => {
+            refused(&format!(":{next}"), "psql would read a variable there; write a blank after the colon")
+        }
+        (c, _) if c.is_control() => refused(&c.escape_debug().to_string(), "it is a control character"),
+        (_, _) => Ok(()),
+    }
+}
+
+fn refused<T>(what: &str, why: &'static str) -> Result<T, ConditionError> {
+    Err(ConditionError::Refused { what: what.into(), why })
+}
+
+/// Could `c` be part of a word for PostgreSQL? Everything outside ASCII is.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quotes_are_doubled() {
+        assert_eq!(ident(r#"a"b"#), r#""a""b""#);
+        assert_eq!(literal("it's \\"), "'it''s \\'");
+    }
+
+    #[test]
+    fn plain_conditions_pass_unchanged() {
+        for text in [
+            "valid_flag = 'Y'",
+            "a::text LIKE 'x\\_%' AND (b IN (1, 2) OR \"Odd \"\"col\" IS NULL)",
+            "note <> '; drop table x; --'",
+            "price > 1e3 AND d - 1 < date '2021-01-01' AND a$b = 1",
+        ] {
+            assert_eq!(Condition::parse(text).unwrap().to_string(), format!("({text})"));
+        }
+        assert_eq!(Condition::parse("a = 1\n\tAND b = 2\n").unwrap().to_string(), "(a = 1  AND b = 2)");
+    }
+
+    #[test]
+    fn what_could_lead_out_of_the_expression_is_refused() {
+        for text in [
+            "",
+            "a = 1; drop table x",
+            "a = 1) to program 'x' --",
+            "(a = 1",
+            "a = '",
+            "\"a = 1",
+            "a \\! touch x",
+            "a -- b",
+            "a /* b",
+            "$$a$$ = b",
+            "$1 = b",
+            "a = E'\\''",
+            "U&\"x\" = 1",
+            "x[1:n]",
+            ":'HOME' = a",
+            "a = 'x\ny'",
+            "a = 1 \u{7} b",
+            "é'x' = 1",
+        ] {
+            assert!(Condition::parse(text).is_err(), "{text:?} was let in");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_passes_can_close_its_parentheses(text in "[ab'\"(); \\\\$:/*-]{0,24}") {
+            if let Ok(condition) = Condition::parse(&text) {
+                let mut depth = 0i32;
+                let mut quote = None;
+                let shown = condition.to_string();
+                let inner = &shown[1..shown.len() - 1];
+                for c in inner.chars() {
+                    match (quote, c) {
+                        (None, '\'' | '"') => quote = Some(c),
+                        (Some(q), c) if q == c => quote = None,
+                        (None, '(') => depth += 1,
+                        (None, ')') => depth -= 1,
+                        _ => {}
+                    }
+                    prop_assert!(depth >= 0);
+                    prop_assert!(quote.is_some() || !matches!(c, ';' | '\\'));
+                }
+                prop_assert_eq!((depth, quote), (0, None));
+            }
+        }
+    }
+}

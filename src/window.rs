@@ -1,0 +1,223 @@
+//! Windows: half-open intervals of civil time, and the lengths they are cut by. Pure.
+//!
+//! A window is `[start, end)`: its end belongs to the next one. Closed ends are how the scripts that gpferry
+//! replaces exported boundary rows twice. Arithmetic is civil: a `1d` window is a day of the calendar, 23 or
+//! 25 hours long where the clock changes, and windows that touch in civil time touch in real time too.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::{Span, SpanRelativeTo};
+use thiserror::Error;
+
+/// A length of time as an inventory writes it: `4h`, `90s`, `1 day`, `250ms`, or a bare number of hours.
+/// Positive, at most weeks (a month has no one length).
+#[derive(Debug, Clone, Copy)]
+pub struct Length(Span);
+
+/// Why a text is not a [`Length`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LengthError {
+    /// Not a number with a unit.
+    #[error("`{0}` is not a length of time (write 500ms, 90s, 15m, 4h, 1d, 2w, or a bare number of hours)")]
+    Unreadable(String),
+    /// Zero or less.
+    #[error("`{0}` is not longer than nothing")]
+    NotPositive(String),
+    /// Months, years, nanoseconds.
+    #[error("`{0}` uses a unit that gpferry does not take (use us, ms, s, m, h, d or w)")]
+    Unit(String),
+}
+
+impl Length {
+    /// A whole number of hours, for defaults.
+    pub fn hours(hours: i64) -> Self {
+        Self(Span::new().hours(hours))
+    }
+
+    /// As a fixed duration, days being 24 hours: for limits and pauses, not for windows.
+    pub fn as_duration(self) -> Duration {
+        self.0
+            .to_duration(SpanRelativeTo::days_are_24_hours())
+            .ok()
+            .and_then(|signed| Duration::try_from(signed).ok())
+            .unwrap_or(Duration::MAX)
+    }
+
+    /// The end of a window of this length that starts at `start`; `None` past the year 9999.
+    pub fn after(self, start: DateTime) -> Option<DateTime> {
+        start.checked_add(self.0).ok()
+    }
+}
+
+impl PartialEq for Length {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.fieldwise() == other.0.fieldwise()
+    }
+}
+
+/// As jiff's friendly format writes it: `4h`, `1d`.
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl FromStr for Length {
+    type Err = LengthError;
+
+    fn from_str(text: &str) -> Result<Self, LengthError> {
+        let text = text.trim();
+        if let Ok(hours) = text.parse::<f64>() {
+            let micros = hours * 3.6e9;
+            if !(micros.is_finite() && micros <= 1e17) {
+                return Err(LengthError::Unreadable(text.into()));
+            }
+            if micros < 1.0 {
+                return Err(LengthError::NotPositive(text.into()));
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "bounded above, and whole by rounding")]
+            let micros = micros.round() as i64;
+            let span = if micros % 3_600_000_000 == 0 {
+                Span::new().hours(micros / 3_600_000_000)
+            } else {
+                Span::new().microseconds(micros)
+            };
+            return Ok(Self(span));
+        }
+        if text.starts_with(['P', 'p', '+']) {
+            return Err(LengthError::Unreadable(text.into()));
+        }
+        let span: Span = text.parse().map_err(|_| LengthError::Unreadable(text.into()))?;
+        if span.get_years() != 0 || span.get_months() != 0 || span.get_nanoseconds() != 0 {
+            return Err(LengthError::Unit(text.into()));
+        }
+        if !span.is_positive() {
+            return Err(LengthError::NotPositive(text.into()));
+        }
+        Ok(Self(span))
+    }
+}
+
+/// A half-open interval `[start, end)` of civil time, `start < end`, in the inventory's zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window {
+    start: DateTime,
+    end: DateTime,
+}
+
+impl Window {
+    /// The interval, or `None` where it would be empty.
+    pub fn new(start: DateTime, end: DateTime) -> Option<Self> {
+        (start < end).then_some(Self { start, end })
+    }
+
+    /// First instant inside.
+    pub fn start(&self) -> DateTime {
+        self.start
+    }
+
+    /// First instant after it.
+    pub fn end(&self) -> DateTime {
+        self.end
+    }
+}
+
+/// `2021-08-10 00:00:00 … 04:00:00`: the end's day only where it differs.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} … ", self.start.date(), self.start.time())?;
+        if self.start.date() != self.end.date() {
+            write!(f, "{} ", self.end.date())?;
+        }
+        write!(f, "{}", self.end.time())
+    }
+}
+
+/// The windows of `length` that cover `[from, until)`: touching, the last one cut short by `until`.
+/// Without a length the whole range is one window.
+pub fn cut(from: DateTime, until: DateTime, length: Option<Length>) -> impl Iterator<Item = Window> {
+    let mut start = from;
+    std::iter::from_fn(move || {
+        let end = length.and_then(|length| length.after(start)).map_or(until, |end| end.min(until));
+        let window = Window::new(start, end)?;
+        start = end;
+        Some(window)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+    use proptest::prelude::*;
+
+    fn hour(hour: i8) -> DateTime {
+        date(2021, 8, 10).at(hour, 0, 0, 0)
+    }
+
+    #[test]
+    fn lengths_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("4h", 14_400.0),
+            ("4", 14_400.0),
+            ("0.5", 1_800.0),
+            ("90 seconds", 90.0),
+            ("1d", 86_400.0),
+            ("2w", 1_209_600.0),
+            ("250ms", 0.25),
+            ("7us", 0.000_007),
+            ("3 microseconds", 0.000_003),
+            ("2 weeks", 1_209_600.0),
+        ] {
+            let length: Length = text.parse().unwrap();
+            assert!((length.as_duration().as_secs_f64() - seconds).abs() < 1e-9, "{text}: {length}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_length_says_why() {
+        for (text, error) in [
+            ("soon", LengthError::Unreadable("soon".into())),
+            ("PT4H", LengthError::Unreadable("PT4H".into())),
+            ("0h", LengthError::NotPositive("0h".into())),
+            ("-2", LengthError::NotPositive("-2".into())),
+            ("1 month", LengthError::Unit("1 month".into())),
+        ] {
+            assert_eq!(text.parse::<Length>().unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn the_last_window_is_cut_short_not_dropped() {
+        let windows: Vec<_> = cut(hour(0), hour(10), Some(Length::hours(4))).collect();
+        assert_eq!(windows.last().unwrap(), &Window::new(hour(8), hour(10)).unwrap());
+        assert_eq!(windows.len(), 3);
+    }
+
+    #[test]
+    fn without_a_length_the_range_is_one_window() {
+        assert_eq!(
+            cut(hour(0), hour(10), None).collect::<Vec<_>>(),
+            [Window::new(hour(0), hour(10)).unwrap()]
+        );
+        assert_eq!(cut(hour(3), hour(3), None).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_cover_the_range_exactly_once(minutes in 1i64..5000, length in 1i64..700) {
+            let until = hour(0).checked_add(Span::new().minutes(minutes)).unwrap();
+            let length: Length = format!("{length}m").parse().unwrap();
+            let mut reached = hour(0);
+            for window in cut(hour(0), until, Some(length)) {
+                prop_assert_eq!(window.start(), reached);
+                prop_assert!(window.end() > window.start());
+                reached = window.end();
+            }
+            prop_assert_eq!(reached, until);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The binary and the source tree, without any server.

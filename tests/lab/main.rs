@@ -1,0 +1,1 @@
+//! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
