@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
+pub mod cause;
 pub mod ending;
+pub mod error;
 pub mod local;
 pub mod ssh;
 
-pub use ending::RemoteError;
+pub use cause::{Cause, Identity, Ownership};
+pub use ending::{CommandFailed, Ending, Explanation, explain};
+pub use error::{HostKeyProblem, KeyProblem, RemoteError};
 
 /// A host that commands can be run on.
 pub trait Remote: Send {
