@@ -11,8 +11,17 @@
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
 pub mod exit;
+pub mod gzip;
 pub mod inventory;
+pub mod ledger;
+pub mod mount;
 pub mod names;
+pub mod plan;
 pub mod remote;
+pub mod source;
 pub mod sql;
+pub mod step;
+pub mod stop;
+pub mod target;
+pub mod unit;
 pub mod window;

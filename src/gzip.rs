@@ -1,0 +1,243 @@
+//! A published gzip file, read in one pass and believed only when everything about it agrees.
+//!
+//! flate2's decoder hands out data before it finds the error, stops silently where a whole last member is
+//! missing, and calls every fault an `io::Error`. [`CheckedReader`] closes these gaps: the checksum and length
+//! of every member are verified, the compressed size must be what was published, and each fault has a name.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Compressed bytes read at a time.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// What stands in the last eight bytes of a gzip file, of its last member (RFC 1952, section 2.3.1), and how
+/// large the file is: enough to tell whether a file is still the one that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trailer {
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// CRC-32 of the last member's data.
+    pub crc32: u32,
+    /// Size of the last member's data modulo 2³².
+    pub isize: u32,
+}
+
+impl Trailer {
+    /// Reads it from an open file.
+    ///
+    /// # Errors
+    /// Of the file system. A file shorter than the smallest gzip file gives a trailer of zeros.
+    pub fn read(file: &mut File) -> io::Result<Self> {
+        let bytes = file.seek(SeekFrom::End(0))?;
+        let mut tail = [0; 8];
+        if bytes >= 18 {
+            file.seek(SeekFrom::End(-8))?;
+            file.read_exact(&mut tail)?;
+        }
+        file.seek(SeekFrom::Start(0))?;
+        let [a, b, c, d, e, f, g, h] = tail;
+        Ok(Self { bytes, crc32: u32::from_le_bytes([a, b, c, d]), isize: u32::from_le_bytes([e, f, g, h]) })
+    }
+}
+
+/// What is wrong with a gzip file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GzipError {
+    /// It ends in the middle of a member.
+    #[error("{} is truncated: it ends after {read} bytes, in the middle of its data", .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Compressed bytes that were there.
+        read: u64,
+    },
+    /// It ends between two members, or has more than was published.
+    #[error("{} has {read} bytes where {published} were published: {}", .path.display(),
+        if read < published { "its end is missing" } else { "something was added to it" })]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Compressed bytes that were read.
+        read: u64,
+        /// Compressed bytes that were published.
+        published: u64,
+    },
+    /// A member's data is not what its checksum or length says.
+    #[error("{} is damaged: the checksum of its data does not match (CRC-32 of the gzip member before byte {read})", .path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Where reading had got to.
+        read: u64,
+    },
+    /// Something in it is no gzip at all.
+    #[error("{} is damaged: not valid gzip data before byte {read} ({detail})", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where reading had got to.
+        read: u64,
+        /// The decoder's own words.
+        detail: String,
+    },
+    /// The file system refused.
+    #[error("cannot read {}: {detail}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        detail: String,
+    },
+}
+
+/// Inflates a published file, checking everything on the way.
+#[derive(Debug)]
+pub struct CheckedReader {
+    path: PathBuf,
+    published: u64,
+    decoder: MultiGzDecoder<BufReader<Counted>>,
+}
+
+/// A file that counts what was read from it.
+#[derive(Debug)]
+struct Counted {
+    file: File,
+    read: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.read += n as u64;
+        Ok(n)
+    }
+}
+
+impl CheckedReader {
+    /// Reads `file`, opened at its start, of which `published` compressed bytes are expected.
+    pub fn new(file: File, path: &Path, published: u64) -> Self {
+        let counted = BufReader::with_capacity(READ_BUFFER, Counted { file, read: 0 });
+        Self { path: path.to_owned(), published, decoder: MultiGzDecoder::new(counted) }
+    }
+
+    /// The next inflated bytes; 0 only at the end of a file that was whole.
+    ///
+    /// # Errors
+    /// [`GzipError`] names what is wrong.
+    pub fn next(&mut self, buffer: &mut [u8]) -> Result<usize, GzipError> {
+        loop {
+            match self.decoder.read(buffer) {
+                Ok(0) => return self.at_end().map(|()| 0),
+                Ok(n) => return Ok(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.named(&error)),
+            }
+        }
+    }
+
+    fn at_end(&self) -> Result<(), GzipError> {
+        let read = self.decoder.get_ref().get_ref().read;
+        if read == self.published {
+            return Ok(());
+        }
+        Err(GzipError::Size { path: self.path.clone(), read, published: self.published })
+    }
+
+    /// flate2 tells its faults apart by kind and words alone.
+    fn named(&self, error: &io::Error) -> GzipError {
+        let path = self.path.clone();
+        let read = self.decoder.get_ref().get_ref().read;
+        if error.raw_os_error().is_some() {
+            return GzipError::Unreadable { path, detail: error.to_string() };
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => GzipError::Truncated { path, read },
+            io::ErrorKind::InvalidInput if error.to_string().contains("checksum") => {
+                GzipError::Checksum { path, read }
+            }
+            _ => GzipError::Corrupt { path, read, detail: error.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+
+    fn member(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Poorly compressible text of some 100 kB.
+    fn text() -> Vec<u8> {
+        (0u32..20_000).flat_map(|n| format!("{}\n", n.wrapping_mul(2_654_435_761)).into_bytes()).collect()
+    }
+
+    fn read_back(bytes: &[u8], published: usize) -> Result<Vec<u8>, GzipError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut reader = CheckedReader::new(file, Path::new("x.csv.gz"), published as u64);
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 8192]);
+        loop {
+            match reader.next(&mut buffer)? {
+                0 => return Ok(all),
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    #[test]
+    fn every_member_is_read() {
+        let whole = [member(b"one\n"), member(b""), member(b"two\n")].concat();
+        assert_eq!(read_back(&whole, whole.len()).unwrap(), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let whole = [member(&text()), member(b"two\n")].concat();
+        let first = member(&text()).len();
+        for cut in [0, 5, 1000, first - 3, first, first + 4, whole.len() - 1] {
+            let error = read_back(&whole[..cut], whole.len()).unwrap_err();
+            let between_members = cut == first;
+            assert_eq!(matches!(error, GzipError::Size { .. }), between_members, "{cut}: {error}");
+            assert_eq!(matches!(error, GzipError::Truncated { .. }), !between_members, "{cut}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_data_or_trailer_is_named_damage() {
+        let whole = member(&text());
+        for at in [20, whole.len() / 2, whole.len() - 6, whole.len() - 2] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x10;
+            let error = read_back(&flipped, whole.len()).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    GzipError::Checksum { .. } | GzipError::Corrupt { .. } | GzipError::Truncated { .. }
+                ),
+                "byte {at}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn zeros_and_additions_are_refused() {
+        assert!(read_back(&[0; 4096], 4096).is_err());
+        let whole = member(b"one\n");
+        let added = [whole.clone(), b"junk".to_vec()].concat();
+        assert!(read_back(&added, whole.len()).is_err());
+        let twice = [whole.clone(), whole.clone()].concat();
+        assert!(matches!(read_back(&twice, whole.len()), Err(GzipError::Size { .. })));
+    }
+}

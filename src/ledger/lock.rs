@@ -1,0 +1,82 @@
+//! One process works on a job at a time.
+//!
+//! The lock is the kernel's (`flock`) on a file beside the ledger, so it goes when its holder dies, however it
+//! dies, and nobody has to clean up. The file's content only names the holder, for the message.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+
+use super::LedgerError;
+
+/// A job that this process holds, until the value is dropped.
+#[derive(Debug)]
+pub struct JobLock {
+    _file: File,
+}
+
+impl JobLock {
+    /// Takes the lock of `job` beside the ledger at `ledger`.
+    ///
+    /// # Errors
+    /// [`LedgerError::JobHeld`] names the holder; [`LedgerError::Io`] where the lock file cannot be made.
+    pub fn take(ledger: &Path, job: &str, now: Timestamp) -> Result<Self, LedgerError> {
+        let path = lock_path(ledger, job);
+        let io = |error| LedgerError::Io { path: path.clone(), error };
+        if let Some(directory) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(io(error.into()));
+            }
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(io)?;
+            let holder = if holder.is_empty() { "another process".into() } else { holder.trim().to_owned() };
+            return Err(LedgerError::JobHeld { job: job.to_owned(), holder });
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        file.set_len(0).map_err(io)?;
+        file.rewind().map_err(io)?;
+        writeln!(file, "pid {} on {host} since {now:.0}", std::process::id()).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// `<ledger>.locks/<job>`; a job's name is safe in a path, the inventory's reader has seen to it.
+fn lock_path(ledger: &Path, job: &str) -> PathBuf {
+    let mut directory = ledger.as_os_str().to_owned();
+    directory.push(".locks");
+    PathBuf::from(directory).join(job)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_job_names_its_holder_and_is_free_when_the_holder_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = directory.path().join("ledger.sqlite");
+        let now = Timestamp::UNIX_EPOCH;
+        let held = JobLock::take(&ledger, "a", now).unwrap();
+        JobLock::take(&ledger, "b", now).unwrap();
+        let error = JobLock::take(&ledger, "a", now).unwrap_err().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(error.contains("since 1970-01-01T00:00:00Z"), "{error}");
+        drop(held);
+        JobLock::take(&ledger, "a", now).unwrap();
+    }
+}

@@ -1,0 +1,397 @@
+//! What every run has done so far, and so what is left to do. Embedded SQLite.
+//!
+//! A row is written *after* the fact it records is on disk or committed, never before, so the ledger may lag
+//! behind but never runs ahead. The target's load log is the truth; this is the memory of how we got there. It
+//! may be deleted, and nothing is loaded twice. It stands on a local disk, never on the mount: SQLite's locks
+//! lie over NFS.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use rusqlite::{Connection, OptionalExtension, params};
+use thiserror::Error;
+
+use crate::mount::Exported;
+use crate::plan::Known;
+use crate::unit::{Unit, UnitKey};
+
+pub mod lock;
+mod schema;
+pub mod status;
+
+/// The ledger's file, open.
+#[derive(Debug)]
+pub struct Ledger {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// Why the ledger cannot be used.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// SQLite refused.
+    #[error("ledger {}: {error}", .path.display())]
+    Sqlite {
+        /// Its file.
+        path: PathBuf,
+        /// SQLite's own words.
+        error: rusqlite::Error,
+    },
+    /// The file or its directory cannot be made.
+    #[error("ledger {}: {error}", .path.display())]
+    Io {
+        /// Its file.
+        path: PathBuf,
+        /// The system's own words.
+        error: std::io::Error,
+    },
+    /// A newer gpferry wrote it.
+    #[error("ledger {} has version {found}, this gpferry knows up to {known}", .path.display())]
+    Newer {
+        /// Its file.
+        path: PathBuf,
+        /// Version in the file.
+        found: i64,
+        /// Newest version that is understood.
+        known: i64,
+    },
+    /// Another process holds a job.
+    #[error("job {job} is held by {holder}")]
+    JobHeld {
+        /// The job.
+        job: String,
+        /// Who holds it: host, pid, since when.
+        holder: String,
+    },
+}
+
+impl LedgerError {
+    /// What to try.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Sqlite { path, .. } => format!(
+                "check that {} is on a local disk with room, and is a ledger; moved aside, it is begun anew \
+                 (the load log in the target keeps anything from being loaded twice)",
+                path.display()
+            ),
+            Self::Io { .. } => "give another place with --ledger or GPFERRY_LEDGER".into(),
+            Self::Newer { .. } => "use the newer gpferry, or another ledger with --ledger".into(),
+            Self::JobHeld { .. } => "wait for it to end, or stop that process; its lock goes with it".into(),
+        }
+    }
+}
+
+/// Where a unit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its export was begun.
+    Exporting,
+    /// Its file is published.
+    Exported,
+    /// Its load was begun.
+    Loading,
+    /// Its rows are in the target.
+    Loaded,
+    /// It was given up, for this run.
+    Failed,
+}
+
+impl State {
+    /// The word in the ledger and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Exporting => "exporting",
+            State::Exported => "exported",
+            State::Loading => "loading",
+            State::Loaded => "loaded",
+            State::Failed => "failed",
+        }
+    }
+}
+
+/// Everything the ledger keeps of one attempt at one unit, as far as it got.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Which attempt within this run, from 1.
+    pub attempt: u32,
+    /// Where it stands.
+    pub state: State,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// The published file.
+    pub exported: Option<Exported>,
+    /// Rows that are in the target.
+    pub rows_loaded: Option<u64>,
+    /// How long the export took, in seconds.
+    pub export_seconds: Option<f64>,
+    /// How long the load took, in seconds.
+    pub load_seconds: Option<f64>,
+    /// The stage that failed, what failed, and what to try.
+    pub failure: Option<RecordedFailure>,
+}
+
+/// A failure as the ledger keeps it: never with cell values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedFailure {
+    /// `check`, `export` or `load`.
+    pub stage: &'static str,
+    /// What failed, on what.
+    pub error: String,
+    /// What to try.
+    pub remedy: String,
+}
+
+/// A run, as the ledger keeps it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Unique: start time and a few random digits.
+    pub id: String,
+    /// `run`, `export`, `load`.
+    pub command: String,
+    /// The inventory's path.
+    pub inventory: String,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+impl Ledger {
+    /// Opens a ledger, making it (0600) where there is none, and brings it to the newest version.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: a place that cannot be written, a file that is no ledger, one of a newer gpferry.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let io = |error| LedgerError::Io { path: path.to_owned(), error };
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        }
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
+        let sqlite = |error| LedgerError::Sqlite { path: path.to_owned(), error };
+        let connection = Connection::open(path).map_err(sqlite)?;
+        connection.busy_timeout(Duration::from_secs(30)).map_err(sqlite)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -1024;",
+            )
+            .map_err(sqlite)?;
+        let mut ledger = Self { connection, path: path.to_owned() };
+        ledger.migrate()?;
+        Ok(ledger)
+    }
+
+    fn migrate(&mut self) -> Result<(), LedgerError> {
+        let known = schema::STEPS.len();
+        let path = self.path.clone();
+        let sqlite = |error| LedgerError::Sqlite { path: path.clone(), error };
+        let transaction = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(sqlite)?;
+        let found: i64 =
+            transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
+        let at = usize::try_from(found).ok().filter(|&at| at <= known).ok_or_else(|| LedgerError::Newer {
+            path: path.clone(),
+            found,
+            known: i64::try_from(known).unwrap_or(i64::MAX),
+        })?;
+        for step in &schema::STEPS[at..] {
+            transaction.execute_batch(step).map_err(sqlite)?;
+        }
+        transaction.execute_batch(&format!("PRAGMA user_version = {known}")).map_err(sqlite)?;
+        transaction.commit().map_err(sqlite)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn error(&self, error: rusqlite::Error) -> LedgerError {
+        LedgerError::Sqlite { path: self.path.clone(), error }
+    }
+
+    /// Writes down that a run began.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn begin_run(&self, run: &Run) -> Result<(), LedgerError> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.connection
+            .execute(
+                "INSERT INTO run (id, command, host, pid, inventory, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+                params![
+                    run.id,
+                    run.command,
+                    host,
+                    std::process::id(),
+                    run.inventory,
+                    run.started_at.to_string()
+                ],
+            )
+            .map(drop)
+            .map_err(|error| self.error(error))
+    }
+
+    /// Writes down that it ended, and how.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn end_run(&self, run: &str, exit_code: u8, now: Timestamp) -> Result<(), LedgerError> {
+        self.connection
+            .execute(
+                "UPDATE run SET ended_at = ?, exit_code = ? WHERE id = ?",
+                params![now.to_string(), exit_code, run],
+            )
+            .map(drop)
+            .map_err(|error| self.error(error))
+    }
+
+    /// What is known of every unit.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn known(&self) -> Result<HashMap<UnitKey, Known>, LedgerError> {
+        let read = || {
+            let mut statement = self
+                .connection
+                .prepare("SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit")?;
+            let rows = statement.query_map([], |row| {
+                let key = UnitKey { source: row.get(0)?, id: row.get(1)? };
+                let state: String = row.get(2)?;
+                let failed_in_load: Option<bool> = row.get(3)?;
+                Ok((key, known(&state, failed_in_load.unwrap_or(false))))
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.error(error))
+    }
+
+    /// The file that an earlier run published for a unit, where its rows are not known to be in the target.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn exported(&self, key: &UnitKey) -> Result<Option<Exported>, LedgerError> {
+        self.connection
+            .query_row(
+                "SELECT exported FROM unit WHERE source = ? AND id = ? AND state <> 'loaded'",
+                params![key.source, key.id],
+                |row| row.get::<_, Option<String>>(0),
+            )
+            .optional()
+            .map(|found| found.flatten().and_then(|json| serde_json::from_str(&json).ok()))
+            .map_err(|error| self.error(error))
+    }
+
+    /// Writes down where units stand, all in one transaction.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn record<'a>(
+        &mut self,
+        run: &str,
+        now: Timestamp,
+        records: impl IntoIterator<Item = (&'a Unit, &'a Record)>,
+    ) -> Result<(), LedgerError> {
+        let mut write = || {
+            let transaction = self.connection.transaction()?;
+            for (unit, record) in records {
+                write_unit(&transaction, run, now, unit, record)?;
+                write_attempt(&transaction, run, now, unit, record)?;
+            }
+            transaction.commit()
+        };
+        let written = write();
+        written.map_err(|error| self.error(error))
+    }
+}
+
+fn known(state: &str, failed_in_load: bool) -> Known {
+    match state {
+        "loaded" => Known::Loaded,
+        "exported" | "loading" => Known::Exported,
+        "failed" if failed_in_load => Known::Exported,
+        _ => Known::Unfinished,
+    }
+}
+
+fn write_unit(
+    transaction: &rusqlite::Transaction<'_>,
+    run: &str,
+    now: Timestamp,
+    unit: &Unit,
+    record: &Record,
+) -> rusqlite::Result<()> {
+    let failure = record.failure.as_ref();
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO unit (source, id, job, table_name, target, window_start, window_end, state, stage,
+                           exported, rows, bytes, rows_loaded, error, remedy, run, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+         ON CONFLICT (source, id) DO UPDATE SET
+             job = ?3, target = ?5, state = ?8, stage = ?9, exported = ?10, rows = ?11,
+             bytes = ?12, rows_loaded = ?13, error = ?14, remedy = ?15, run = ?16, updated_at = ?17",
+    )?;
+    statement.execute(params![
+        unit.key.source,
+        unit.key.id,
+        unit.job,
+        unit.table.to_string(),
+        unit.target.to_string(),
+        unit.window.map(|window| stamp(window.start())),
+        unit.window.map(|window| stamp(window.end())),
+        record.state.word(),
+        failure.map(|failure| failure.stage),
+        record.exported.as_ref().and_then(|exported| serde_json::to_string(exported).ok()),
+        record.exported.as_ref().map(|exported| exported.rows),
+        record.exported.as_ref().map(|exported| exported.trailer.bytes),
+        record.rows_loaded,
+        failure.map(|failure| failure.error.as_str()),
+        failure.map(|failure| failure.remedy.as_str()),
+        run,
+        now.to_string(),
+    ])?;
+    Ok(())
+}
+
+fn write_attempt(
+    transaction: &rusqlite::Transaction<'_>,
+    run: &str,
+    now: Timestamp,
+    unit: &Unit,
+    record: &Record,
+) -> rusqlite::Result<()> {
+    let over = matches!(record.state, State::Loaded | State::Failed | State::Exported);
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO attempt (run, source, unit, attempt, state, stage, rows, bytes, rows_loaded,
+                                         export_seconds, load_seconds, error, started_at, ended_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    statement.execute(params![
+        run,
+        unit.key.source,
+        unit.key.id,
+        record.attempt,
+        record.state.word(),
+        record.failure.as_ref().map(|failure| failure.stage),
+        record.exported.as_ref().map(|exported| exported.rows),
+        record.exported.as_ref().map(|exported| exported.trailer.bytes),
+        record.rows_loaded,
+        record.export_seconds.map(two_decimals),
+        record.load_seconds.map(two_decimals),
+        record.failure.as_ref().map(|failure| failure.error.as_str()),
+        record.started_at.to_string(),
+        over.then(|| now.to_string()),
+    ])?;
+    Ok(())
+}
+
+fn two_decimals(seconds: f64) -> f64 {
+    (seconds * 100.0).round() / 100.0
+}
+
+fn stamp(time: DateTime) -> String {
+    time.to_string()
+}

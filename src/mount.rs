@@ -1,0 +1,295 @@
+//! The shared directory as the runner sees it: where files stand, whether one is whole, and the manifest.
+//!
+//! Files are written by the source hosts and published there by a rename. What the runner sees of that may be
+//! late: NFS caches attributes, and absence, for up to a minute. So a file that is absent or has the wrong size
+//! is looked at again, opened afresh each time, on file systems that cross a network.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, StatFs};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::gzip::Trailer;
+use crate::inventory;
+
+/// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
+const NETWORK_PATIENCE: Duration = Duration::from_secs(90);
+
+/// The mount, looked at once.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    root: PathBuf,
+    subdir: String,
+    patience: Duration,
+}
+
+/// A published file: the proof that a unit was exported, and all that its load has to be held against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Path below the mount's subdirectory.
+    pub file: PathBuf,
+    /// Rows that the source's COPY reported.
+    pub rows: u64,
+    /// Size and gzip trailer, as the runner saw them right after publication.
+    pub trailer: Trailer,
+    /// Columns of the file, in order.
+    pub columns: Vec<String>,
+}
+
+/// What is wrong with the mount or a file on it, as the runner sees it.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// The mount's directory cannot be used.
+    #[error("cannot use the mount {} here on the runner: {error}", .path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// The system's own words.
+        error: io::Error,
+    },
+    /// A published file is not there.
+    #[error(
+        "{} was published by the source host and is not there for the runner (waited {} s)",
+        .path.display(), .waited.as_secs()
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A published file has another size, or another trailer.
+    #[error(
+        "{} is not the file that was published: {} bytes here, {published} bytes published{} (waited {} s)",
+        .path.display(), .found.bytes, if .found.bytes < *.published { ", so it is truncated" } else { "" }, .waited.as_secs()
+    )]
+    NotAsPublished {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: Trailer,
+        /// Size that was published, in bytes.
+        published: u64,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// It has the size that was published, but its gzip trailer is another one.
+    #[error("{} was changed after it was published: its gzip trailer is another one", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot read {}: {error}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        error: io::Error,
+    },
+}
+
+impl MountError {
+    /// What to try.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unusable { path, .. } => format!(
+                "mount it, or correct `mount.path`; the user that runs gpferry must be able to write below {}",
+                path.display()
+            ),
+            Self::Absent { .. } => "check that the source host and the runner mount the same export \
+                 (`findmnt` on both), and that `mount.path` and the source's `mount` name the same directory"
+                .into(),
+            Self::NotAsPublished { .. } | Self::Changed { .. } => {
+                "run again: the unit is exported afresh. If it comes back, look for something that writes \
+                 or copies below the mount, and for errors of its server"
+                    .into()
+            }
+            Self::Unreadable { .. } => "make the file readable for the user that runs gpferry: a common \
+                 group on all hosts and a setgid directory (`chgrp GROUP DIR && chmod 2770 DIR`)"
+                .into(),
+        }
+    }
+}
+
+impl Mount {
+    /// Looks at the mount.
+    ///
+    /// # Errors
+    /// [`MountError::Unusable`] where it is no directory.
+    pub fn open(mount: &inventory::Mount) -> Result<Self, MountError> {
+        let unusable = |error| MountError::Unusable { path: mount.path.clone(), error };
+        if !fs::metadata(&mount.path).map_err(unusable)?.is_dir() {
+            return Err(unusable(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        let facts = rustix::fs::statfs(&mount.path).map_err(|error| unusable(error.into()))?;
+        let patience = if is_local(&facts) { Duration::ZERO } else { NETWORK_PATIENCE };
+        Ok(Self { root: mount.path.clone(), subdir: mount.subdir.clone(), patience })
+    }
+
+    /// Where a path below the subdirectory stands on the runner.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.root.join(&self.subdir).join(relative)
+    }
+
+    /// Where the same file stands on a source host that sees the mount at `root`.
+    pub fn path_on(&self, root: &Path, relative: &Path) -> PathBuf {
+        root.join(&self.subdir).join(relative)
+    }
+
+    /// Opens a published file of `bytes` bytes, and reads its trailer.
+    ///
+    /// # Errors
+    /// [`MountError`] says what is there instead, after a network file system had time to catch up.
+    pub fn open_published(&self, relative: &Path, bytes: u64) -> Result<(File, Trailer), MountError> {
+        let path = self.path(relative);
+        let begin = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = match open_once(&path, bytes, begin) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => error,
+            };
+            if begin.elapsed() >= self.patience || matches!(error, MountError::Unreadable { .. }) {
+                return Err(error);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Opens an exported file, proven to be the one that was published.
+    ///
+    /// # Errors
+    /// As [`Mount::open_published`], and [`MountError::Changed`] where its trailer is another one.
+    pub fn open_exported(&self, exported: &Exported) -> Result<File, MountError> {
+        let (file, trailer) = self.open_published(&exported.file, exported.trailer.bytes)?;
+        if trailer == exported.trailer {
+            return Ok(file);
+        }
+        Err(MountError::Changed { path: self.path(&exported.file) })
+    }
+
+    /// Starts the manifest of a run: one line per published file.
+    ///
+    /// # Errors
+    /// [`MountError::Unusable`] where the runner cannot write below the mount.
+    pub fn manifest(&self, run: &str) -> Result<Manifest, MountError> {
+        let directory = self.path(Path::new("manifest"));
+        let path = directory.join(format!("{run}.jsonl"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o770)
+            .create(&directory)
+            .and_then(|()| OpenOptions::new().append(true).create_new(true).mode(0o660).open(&path))
+            .map(|file| Manifest { file, path: path.clone() })
+            .map_err(|error| MountError::Unusable { path: directory, error })
+    }
+}
+
+fn open_once(path: &Path, bytes: u64, begin: Instant) -> Result<(File, Trailer), MountError> {
+    let waited = || begin.elapsed();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let mut file = match opened {
+        Ok(file) => File::from(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::Absent { path: path.into(), waited: waited() });
+        }
+        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+            return Err(MountError::Absent { path: path.into(), waited: waited() });
+        }
+        Err(error) => return Err(MountError::Unreadable { path: path.into(), error }),
+    };
+    let found =
+        Trailer::read(&mut file).map_err(|error| MountError::Unreadable { path: path.into(), error })?;
+    if found.bytes != bytes {
+        return Err(MountError::NotAsPublished {
+            path: path.into(),
+            found,
+            published: bytes,
+            waited: waited(),
+        });
+    }
+    Ok((file, found))
+}
+
+/// File systems whose content the kernel itself owns; everything else may be late. Source: statfs(2).
+fn is_local(facts: &StatFs) -> bool {
+    const EXT: i64 = 0xEF53;
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683E;
+    const TMPFS: i64 = 0x0102_1994;
+    const OVERLAY: i64 = 0x794C_7630;
+    const F2FS: i64 = 0xF2F5_2010;
+    const ZFS: i64 = 0x2FC1_2FC1;
+    [EXT, XFS, BTRFS, TMPFS, OVERLAY, F2FS, ZFS].contains(&(facts.f_type as i64))
+}
+
+/// `file2GP/manifest/<run>.jsonl`, open for appending.
+#[derive(Debug)]
+pub struct Manifest {
+    file: File,
+    path: PathBuf,
+}
+
+impl Manifest {
+    /// Appends one line.
+    ///
+    /// # Errors
+    /// [`MountError::Unusable`] where it cannot be written.
+    pub fn append(&mut self, line: &serde_json::Value) -> Result<(), MountError> {
+        let error = |error| MountError::Unusable { path: self.path.clone(), error };
+        writeln!(self.file, "{line}").map_err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount() -> (tempfile::TempDir, Mount) {
+        let directory = tempfile::tempdir().unwrap();
+        let inventory =
+            inventory::Mount { path: directory.path().into(), subdir: "file2GP".into(), owner: None };
+        let mount = Mount::open(&inventory).unwrap();
+        fs::create_dir(directory.path().join("file2GP")).unwrap();
+        (directory, mount)
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_not_the_published_one() {
+        let (_keep, mount) = mount();
+        fs::write(mount.path(Path::new("a")), [0; 30]).unwrap();
+        assert!(mount.open_published(Path::new("a"), 30).is_ok());
+        let error = mount.open_published(Path::new("a"), 31).unwrap_err();
+        assert!(
+            error.to_string().contains("30 bytes here, 31 bytes published, so it is truncated"),
+            "{error}"
+        );
+        assert!(matches!(mount.open_published(Path::new("b"), 1), Err(MountError::Absent { .. })));
+    }
+
+    #[test]
+    fn a_symlink_at_a_file_s_place_is_not_followed() {
+        let (keep, mount) = mount();
+        fs::write(keep.path().join("outside"), [0; 30]).unwrap();
+        std::os::unix::fs::symlink(keep.path().join("outside"), mount.path(Path::new("a"))).unwrap();
+        assert!(matches!(mount.open_published(Path::new("a"), 30), Err(MountError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_manifest_is_never_written_twice() {
+        let (_keep, mount) = mount();
+        let mut manifest = mount.manifest("run1").unwrap();
+        manifest.append(&serde_json::json!({"unit": "x"})).unwrap();
+        assert!(mount.manifest("run1").is_err());
+        let text = fs::read_to_string(mount.path(Path::new("manifest/run1.jsonl"))).unwrap();
+        assert_eq!(text, "{\"unit\":\"x\"}\n");
+    }
+}

@@ -1,0 +1,256 @@
+//! One run of a script on one host, from `hello` to `end`.
+//!
+//! Only the script's own `end`, with this run's nonce, means that a batch is complete. A channel that closes
+//! without it is a lost connection whatever exit status the library reports, and what was not answered is for
+//! the caller to ask again.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::error::SourceError;
+use super::protocol::{ProtocolError, Reply, ReplyReader, Request, hello};
+use super::script::{Script, not_done};
+use crate::remote::{Channel, Remote, Status};
+
+/// The script gives up when it has not heard from us for this long.
+const HEARTBEAT: Duration = Duration::from_secs(12);
+/// How often we let it hear from us.
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// We give up when we have not heard from it for this long; it answers every beat.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a script may take to clean up after its deadline before we stop waiting.
+const GRACE: Duration = Duration::from_secs(15);
+/// How much of a script's stderr is kept for an error, in bytes.
+const STDERR_KEPT: usize = 16 * 1024;
+
+/// A script at work.
+pub struct Conversation<'a> {
+    channel: Box<dyn Channel + 'a>,
+    host: String,
+    what: String,
+    reader: ReplyReader,
+    replies: VecDeque<Reply>,
+    /// Requests that have not been answered.
+    open: HashSet<u32>,
+    stderr: Vec<u8>,
+    last_heard: Instant,
+    last_beat: Instant,
+    deadline: Instant,
+    ended: Option<u32>,
+    closed: bool,
+}
+
+impl<'a> Conversation<'a> {
+    /// Starts the script with a verb of the protocol and waits for its greeting. `what` completes "while it
+    /// ran …"; the conversation takes at most `limit`. [`Script::ensure`] comes first.
+    ///
+    /// # Errors
+    /// [`SourceError`]: no session, no bash, another protocol.
+    pub fn start(
+        remote: &'a mut dyn Remote,
+        script: &Script,
+        verb: &'static str,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Self, SourceError> {
+        let host = remote.host().to_owned();
+        let nonce = nonce();
+        let mut channel = remote.exec(&script.start_command(verb))?;
+        channel.send(hello(&nonce, HEARTBEAT, limit).as_bytes());
+        let now = Instant::now();
+        let mut conversation = Self {
+            channel,
+            host,
+            what: what.to_owned(),
+            reader: ReplyReader::new(&nonce),
+            replies: VecDeque::new(),
+            open: HashSet::new(),
+            stderr: Vec::new(),
+            last_heard: now,
+            last_beat: now,
+            deadline: now + limit + GRACE,
+            ended: None,
+            closed: false,
+        };
+        loop {
+            match conversation.next(Duration::from_secs(1))? {
+                Some(Reply::Hello { script }) => {
+                    log::debug!("{}: script {script} answers", conversation.host);
+                    return Ok(conversation);
+                }
+                Some(Reply::Beat) | None => {}
+                Some(Reply::Done { no, .. } | Reply::Row { no, .. } | Reply::Error { no, .. }) => {
+                    return Err(conversation.protocol(ProtocolError::Unasked(no)));
+                }
+                Some(Reply::End { code }) => {
+                    return Err(SourceError::GivenUp { host: conversation.host.clone(), code });
+                }
+            }
+        }
+    }
+
+    /// Asks something.
+    pub fn ask(&mut self, request: &Request) {
+        match request {
+            Request::Export { no, .. } | Request::Query { no, .. } => {
+                self.open.insert(*no);
+            }
+            Request::Set { .. } | Request::Beat | Request::Stop | Request::End => {}
+        }
+        self.channel.send(request.line().as_bytes());
+    }
+
+    /// Numbers of the requests that have not been answered.
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
+        self.open.iter().copied()
+    }
+
+    /// The next reply, or `None` when none came within `wait`.
+    ///
+    /// # Errors
+    /// [`SourceError`] when the conversation is over without the script's `end`, or broke the protocol.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Reply>, SourceError> {
+        let until = Instant::now() + wait;
+        loop {
+            if let Some(reply) = self.replies.pop_front() {
+                return self.checked(reply).map(Some);
+            }
+            if self.closed && self.ended.is_none() {
+                return Err(self.closed_early());
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Ok(None);
+            }
+            self.keep_alive(now)?;
+            self.pump((until - now).min(BEAT_EVERY))?;
+        }
+    }
+
+    /// Closes the conversation after the script's `end`, and sees that it ended as it said.
+    pub fn finish(mut self) {
+        self.channel.close_stdin();
+        let until = Instant::now() + Duration::from_secs(5);
+        while !self.closed && Instant::now() < until {
+            if self.pump(Duration::from_millis(200)).is_err() {
+                return;
+            }
+        }
+        if self.reader.foreign_lines() > 0 {
+            log::debug!("{}: {} lines on stdout were not ours", self.host, self.reader.foreign_lines());
+        }
+        let status = self.channel.end(Duration::from_secs(2));
+        if let (Some(code), Status::Exited(status)) = (self.ended, &status)
+            && code != *status
+        {
+            log::warn!("{}: the script said that it ends with {code} and ended with {status}", self.host);
+        }
+    }
+
+    /// What the script wrote to stderr, the last of it.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// The host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn keep_alive(&mut self, now: Instant) -> Result<(), SourceError> {
+        if now >= self.deadline || now.duration_since(self.last_heard) > SILENCE {
+            return Err(SourceError::Silent {
+                host: self.host.clone(),
+                what: self.what.clone(),
+                silence: now.duration_since(self.last_heard),
+            });
+        }
+        if now.duration_since(self.last_beat) >= BEAT_EVERY {
+            self.last_beat = now;
+            self.channel.send(Request::Beat.line().as_bytes());
+        }
+        Ok(())
+    }
+
+    fn pump(&mut self, wait: Duration) -> Result<(), SourceError> {
+        let heard = self.channel.poll(wait)?;
+        if !heard.stdout.is_empty() || !heard.stderr.is_empty() {
+            self.last_heard = Instant::now();
+        }
+        self.stderr.extend(&heard.stderr);
+        let excess = self.stderr.len().saturating_sub(STDERR_KEPT);
+        self.stderr.drain(..excess);
+        self.closed = heard.closed;
+        self.reader
+            .feed(&heard.stdout, &mut self.replies)
+            .map_err(|error| SourceError::Protocol { host: self.host.clone(), error })
+    }
+
+    /// Sees that a reply was asked for, once.
+    fn checked(&mut self, reply: Reply) -> Result<Reply, SourceError> {
+        let asked = match &reply {
+            Reply::Done { no, .. } | Reply::Error { no, .. } => self.open.remove(no).then_some(()).ok_or(*no),
+            Reply::Row { no, .. } => self.open.contains(no).then_some(()).ok_or(*no),
+            Reply::End { code } => {
+                self.ended = Some(*code);
+                Ok(())
+            }
+            Reply::Hello { .. } | Reply::Beat => Ok(()),
+        };
+        match asked {
+            Ok(()) => Ok(reply),
+            Err(no) => Err(self.protocol(ProtocolError::Unasked(no))),
+        }
+    }
+
+    fn protocol(&self, error: ProtocolError) -> SourceError {
+        SourceError::Protocol { host: self.host.clone(), error }
+    }
+
+    /// The streams closed before `end`: the exit status may say why.
+    fn closed_early(&mut self) -> SourceError {
+        let gone = Box::new(Gone);
+        let channel = std::mem::replace(&mut self.channel, gone);
+        let status = channel.end(Duration::from_secs(5));
+        not_done(&self.host, &self.what, &status, &self.stderr())
+    }
+}
+
+impl fmt::Debug for Conversation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversation")
+            .field("host", &self.host)
+            .field("what", &self.what)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Stands where a channel was that has been asked for its end.
+struct Gone;
+
+impl Channel for Gone {
+    fn send(&mut self, _bytes: &[u8]) {}
+
+    fn close_stdin(&mut self) {}
+
+    fn poll(&mut self, _wait: Duration) -> Result<crate::remote::Heard, crate::remote::RemoteError> {
+        Ok(crate::remote::Heard { closed: true, ..Default::default() })
+    }
+
+    fn end(self: Box<Self>, _within: Duration) -> Status {
+        Status::Unknown
+    }
+}
+
+/// Unguessable by what a login shell prints, and by an earlier run.
+fn nonce() -> String {
+    let mut bytes = [0; 12];
+    openssl::rand::rand_bytes(&mut bytes).expect("the system has random numbers");
+    bytes.iter().fold("gpf".to_owned(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

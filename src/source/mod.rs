@@ -1,0 +1,12 @@
+//! The side that is exported: a script on the source host, its protocol, and the SQL per engine.
+
+mod conversation;
+mod error;
+pub mod postgres;
+pub mod protocol;
+mod script;
+
+pub use conversation::Conversation;
+pub use error::SourceError;
+pub use protocol::{Reply, Request};
+pub use script::Script;

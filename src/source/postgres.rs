@@ -1,0 +1,248 @@
+//! The SQL that is sent to Greenplum and PostgreSQL sources, and the reading of what comes back. Pure.
+//!
+//! It must run on everything from Greenplum 5 (PostgreSQL 8.3) on, on one line, inside `\copy (…) to …`.
+
+use jiff::tz::TimeZone;
+use thiserror::Error;
+
+use crate::names::TableName;
+use crate::sql;
+use crate::unit::Unit;
+
+/// A table of the source, as its catalog describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceTable {
+    /// Its columns, in the table's order.
+    pub columns: Vec<SourceColumn>,
+    /// An upper bound for its size in bytes, where the catalog knows one cheaply.
+    pub bytes: Option<u64>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type as `format_type` writes it.
+    pub type_name: String,
+    /// Is it computed by the server?
+    pub generated: bool,
+}
+
+/// What a source's server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// `server_version_num`.
+    pub version: u32,
+    /// Is it Greenplum, or Cloudberry?
+    pub greenplum: bool,
+}
+
+/// Why a unit's query cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QueryError {
+    /// The window column is not there.
+    #[error("the window column \"{column}\" is not in the source table {table}")]
+    NoWindowColumn {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+    },
+    /// The window column's type has no order of time that we know.
+    #[error(
+        "the window column \"{column}\" of {table} has type {type_name}; a window needs timestamp, timestamp with time zone or date"
+    )]
+    WindowType {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+        /// Its type.
+        type_name: String,
+    },
+    /// A window bound does not exist in the inventory's zone.
+    #[error("{0} is not a time in the inventory's zone")]
+    NoSuchTime(String),
+}
+
+/// Asks what the server is.
+pub const FACTS: &str = "SELECT current_setting('server_version_num'), version()";
+
+/// Reads the answer to [`FACTS`].
+pub fn read_facts(row: &str) -> SourceFacts {
+    let fields = fields(row);
+    let field = |n: usize| fields.get(n).cloned().flatten().unwrap_or_default();
+    let text = field(1);
+    SourceFacts {
+        version: field(0).parse().unwrap_or(0),
+        greenplum: text.contains("Greenplum") || text.contains("Cloudberry"),
+    }
+}
+
+/// Asks for every table that a glob could mean: ordinary and partitioned ones and views are not partitions of
+/// another, outside the system's schemas.
+pub fn list_tables() -> String {
+    "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'gp_toolkit') \
+     AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhrelid = c.oid) \
+     ORDER BY n.nspname, c.relname"
+        .into()
+}
+
+/// Reads one row of [`list_tables`]; `None` for a name that gpferry does not move.
+pub fn read_table_name(row: &str) -> Option<TableName> {
+    let fields = fields(row);
+    TableName::new(fields.first()?.clone()?, fields.get(1)?.clone()?).ok()
+}
+
+/// Asks for the columns and the size of tables.
+pub fn describe_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
+    let wanted = tables
+        .iter()
+        .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do.
+    let bytes = if facts.greenplum {
+        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass AND c.reltuples > 0 THEN c.relpages::bigint * 32768 END"
+    } else {
+        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_relation_size(c.oid) END"
+    };
+    format!(
+        "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), {generated}, {bytes} \
+         FROM (VALUES {wanted}) w (s, t) JOIN pg_namespace n ON n.nspname = w.s \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         ORDER BY c.oid, a.attnum"
+    )
+}
+
+/// Reads one row of [`describe_tables`]: the table, one of its columns, and its size.
+pub fn read_column(row: &str) -> Option<(TableName, SourceColumn, Option<u64>)> {
+    let mut fields = fields(row).into_iter();
+    let mut next = || fields.next().flatten();
+    let table = TableName::new(next()?, next()?).ok()?;
+    let column = SourceColumn { name: next()?, type_name: next()?, generated: next()? == "t" };
+    Some((table, column, next().and_then(|bytes| bytes.parse().ok())))
+}
+
+/// The query that exports a unit: named columns, the window half-open, the entry's condition.
+///
+/// # Errors
+/// [`QueryError`] where the window column cannot serve.
+pub fn export_query(
+    unit: &Unit,
+    table: &SourceTable,
+    columns: &[String],
+    zone: &TimeZone,
+) -> Result<String, QueryError> {
+    let mut conditions = Vec::new();
+    if let (Some(name), Some(window)) = (unit.window_column(), unit.window) {
+        let kind = window_type(unit, table, name)?;
+        let column = sql::ident(name);
+        let start = bound(window.start(), kind, zone)?;
+        let end = bound(window.end(), kind, zone)?;
+        conditions.push(format!("{column} >= {start} AND {column} < {end}"));
+    }
+    conditions.extend(unit.entry.filter.as_ref().map(ToString::to_string));
+    let list = sql::idents(columns.iter().map(String::as_str));
+    let filter =
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    Ok(format!("SELECT {list} FROM {}{filter}", sql::table(&unit.table)))
+}
+
+/// How a window's bounds are written for its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WindowType {
+    /// Civil time, also for dates: midnight belongs to the window that it is in.
+    Civil,
+    /// An instant.
+    Zoned,
+}
+
+fn window_type(unit: &Unit, table: &SourceTable, name: &str) -> Result<WindowType, QueryError> {
+    let shown = || unit.table.to_string();
+    let column = table
+        .columns
+        .iter()
+        .find(|column| column.name == name)
+        .ok_or_else(|| QueryError::NoWindowColumn { column: name.to_owned(), table: shown() })?;
+    let type_name = column.type_name.as_str();
+    if type_name == "date" || (type_name.starts_with("timestamp") && type_name.ends_with("without time zone"))
+    {
+        Ok(WindowType::Civil)
+    } else if type_name.starts_with("timestamp") && type_name.ends_with("with time zone") {
+        Ok(WindowType::Zoned)
+    } else {
+        Err(QueryError::WindowType {
+            column: name.to_owned(),
+            table: shown(),
+            type_name: type_name.to_owned(),
+        })
+    }
+}
+
+fn bound(time: jiff::civil::DateTime, kind: WindowType, zone: &TimeZone) -> Result<String, QueryError> {
+    let civil = format!("{} {}", time.date(), time.time());
+    match kind {
+        WindowType::Civil => Ok(format!("CAST({} AS timestamp)", sql::literal(&civil))),
+        WindowType::Zoned => {
+            let zoned = time.to_zoned(zone.clone()).map_err(|_| QueryError::NoSuchTime(civil))?;
+            let text = zoned.timestamp().to_string();
+            Ok(format!("CAST({} AS timestamptz)", sql::literal(&text)))
+        }
+    }
+}
+
+/// Fields of a row in COPY's text form: `\N` is NULL, the rest unescaped. Source: PostgreSQL, COPY.
+pub fn fields(row: &str) -> Vec<Option<String>> {
+    row.split('\t').map(|field| if field == "\\N" { None } else { Some(unescape(field)) }).collect()
+}
+
+fn unescape(field: &str) -> String {
+    let mut text = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('b') => text.push('\u{8}'),
+            Some('f') => text.push('\u{c}'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('t') => text.push('\t'),
+            Some('v') => text.push('\u{b}'),
+            Some(other) => text.push(other),
+            None => text.push('\\'),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_as_copy_writes_them() {
+        assert_eq!(
+            fields("a\\tb\t\\N\t\t\\\\N"),
+            [Some("a\tb".into()), None, Some(String::new()), Some("\\N".into())]
+        );
+        let (table, column, bytes) = read_column("S\tx^y\tcol \"q\"\tnumeric(10,2)\tf\t8192").unwrap();
+        assert_eq!(table, TableName::new("S", "x^y").unwrap());
+        assert_eq!((column.name.as_str(), column.generated, bytes), ("col \"q\"", false, Some(8192)));
+        assert_eq!(read_column("S\tx^y\tc\ttext\tt\t\\N").unwrap().2, None);
+    }
+
+    #[test]
+    fn the_facts_tell_the_families_apart() {
+        let greenplum = "90426\tPostgreSQL 9.4.26 (Greenplum Database 6.24.3 build dev) on x86_64";
+        assert_eq!(read_facts(greenplum), SourceFacts { version: 90_426, greenplum: true });
+        assert!(!read_facts("150004\tPostgreSQL 15.4").greenplum);
+    }
+}

@@ -1,0 +1,137 @@
+//! The bundled scripts: part of the binary, copied to each host once, under a directory named by their digest.
+//!
+//! The commands here are constants but for that digest and a length: nothing that a person typed is in them.
+//! They are one `sh -c '…'` so that a csh or fish as login shell reads them the same.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use openssl::sha::sha256;
+
+use super::error::SourceError;
+use crate::remote::{Channel, CommandFailed, Ending, Remote, Status};
+
+/// Serves Greenplum and PostgreSQL.
+const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
+
+/// What the commands print where the script is in its place, and where it is not.
+const PRESENT: &str = "gpferry-script-present";
+const MISSING: &str = "gpferry-script-missing";
+/// What the install command prints when the script is in place.
+const INSTALLED: &str = "gpferry-script-installed";
+/// Longest time that copying the script may take.
+const INSTALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A script that is part of the binary.
+#[derive(Debug, Clone)]
+pub struct Script {
+    text: &'static str,
+    digest: String,
+}
+
+impl Script {
+    /// The script for Greenplum and PostgreSQL.
+    pub fn greenplum() -> Self {
+        let digest = sha256(GREENPLUM.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        Self { text: GREENPLUM, digest }
+    }
+
+    /// SHA-256 of its text, in hex.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The command that starts it with a verb of ours.
+    pub(super) fn start_command(&self, verb: &'static str) -> String {
+        format!("exec sh -c 'exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
+    }
+
+    /// The command that says whether it is there.
+    fn look_command(&self) -> String {
+        format!(
+            "exec sh -c 'if [ -r \"{}/greenplum.sh\" ]; then echo {PRESENT}; else echo {MISSING}; fi'",
+            self.directory()
+        )
+    }
+
+    /// The command that reads the script from stdin and puts it in its place, whole or not at all.
+    fn install_command(&self) -> String {
+        format!(
+            "exec sh -c 'umask 077; d=\"{}\"; mkdir -p \"$d\" && t=\"$d/.new.$$\" && cat > \"$t\" && \
+             [ \"$(wc -c < \"$t\")\" -eq {} ] && chmod 700 \"$t\" && mv -f \"$t\" \"$d/greenplum.sh\" && echo {INSTALLED}'",
+            self.directory(),
+            self.text.len()
+        )
+    }
+
+    fn directory(&self) -> String {
+        format!("${{XDG_CACHE_HOME:-$HOME/.cache}}/gpferry/{}", self.digest)
+    }
+
+    /// Sees to it that the script is on a host: once per host and run, before any conversation.
+    ///
+    /// # Errors
+    /// [`SourceError`]: no session, a home directory that cannot be written, a full disk.
+    pub fn ensure(&self, remote: &mut dyn Remote) -> Result<(), SourceError> {
+        let host = remote.host().to_owned();
+        let channel = remote.exec(&self.look_command())?;
+        let (stdout, stderr, status) = drain(channel, INSTALL_LIMIT)?;
+        let said = |word: &str| stdout.lines().any(|line| line.trim_end() == word);
+        if said(PRESENT) {
+            return Ok(());
+        }
+        if said(MISSING) {
+            return self.install(remote);
+        }
+        Err(not_done(&host, "looking for the export script", &status, &stderr))
+    }
+
+    fn install(&self, remote: &mut dyn Remote) -> Result<(), SourceError> {
+        let host = remote.host().to_owned();
+        log::debug!("{host}: copying the script {}", &self.digest[..12]);
+        let mut channel = remote.exec(&self.install_command())?;
+        channel.send(self.text.as_bytes());
+        channel.close_stdin();
+        let (stdout, stderr, status) = drain(channel, INSTALL_LIMIT)?;
+        if stdout.lines().any(|line| line.trim_end() == INSTALLED) {
+            return Ok(());
+        }
+        Err(not_done(&host, "copying the export script to the user's cache directory", &status, &stderr))
+    }
+}
+
+/// A command that did not print its trailer: even with exit code 0 nobody saw it succeed.
+pub(super) fn not_done(host: &str, what: &str, status: &Status, stderr: &str) -> SourceError {
+    let ending = match Ending::of(status, stderr) {
+        Ending::Success => Ending::Lost,
+        other => other,
+    };
+    CommandFailed::new(host, what, ending, stderr).into()
+}
+
+/// Reads a channel to its end.
+fn drain(
+    mut channel: Box<dyn Channel + '_>,
+    limit: Duration,
+) -> Result<(String, String, Status), SourceError> {
+    let begin = Instant::now();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    while begin.elapsed() < limit {
+        let heard = channel.poll(Duration::from_millis(500))?;
+        stdout.extend(heard.stdout);
+        stderr.extend(heard.stderr);
+        if heard.closed {
+            let status = channel.end(Duration::from_secs(5));
+            return Ok((text(&stdout), text(&stderr), status));
+        }
+    }
+    Ok((text(&stdout), text(&stderr), Status::Unknown))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

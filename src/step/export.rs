@@ -1,0 +1,243 @@
+//! One batch of units, exported by one run of the script, each proven on the mount before it counts.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Stage, UnitFailure};
+use crate::inventory::Source;
+use crate::mount::{Exported, Manifest, Mount};
+use crate::remote::{Cause, Remote};
+use crate::source::{Conversation, Reply, Request, Script, SourceError};
+use crate::stop::Stop;
+use crate::unit::Unit;
+
+/// How often a running batch looks whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What one batch needs to know of everything around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// The source.
+    pub source: &'a Source,
+    /// The script for its engine.
+    pub script: &'a Script,
+    /// The mount as the runner sees it.
+    pub mount: &'a Mount,
+    /// This run's manifest.
+    pub manifest: &'a Mutex<Manifest>,
+    /// This run's id.
+    pub run: &'a str,
+    /// Says that the run is to stop.
+    pub stop: &'a Stop,
+}
+
+/// A unit that is to be exported.
+#[derive(Debug, Clone)]
+pub struct Order<'a> {
+    /// Its place in the plan.
+    pub index: usize,
+    /// The unit.
+    pub unit: &'a Unit,
+    /// Path of its file below the mount's subdirectory.
+    pub file: PathBuf,
+    /// Columns in the file's order.
+    pub columns: Vec<String>,
+    /// The query.
+    pub sql: String,
+    /// So small that a process of its own would cost more than its rows.
+    pub small: bool,
+}
+
+/// What became of one unit of a batch.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its file is published, and seen.
+    Exported {
+        /// The proof.
+        exported: Exported,
+        /// How long it took, by the script's clock.
+        took: Duration,
+    },
+    /// It failed; the others of its batch went on.
+    Failed(UnitFailure),
+}
+
+/// Exports a batch. `report` hears of each unit that was answered, by its index in the plan; what it has not
+/// heard of when this returns was not answered.
+///
+/// # Errors
+/// [`SourceError`] where the batch as a whole did not come to its end.
+pub fn export(
+    ground: Ground<'_>,
+    remote: &mut dyn Remote,
+    attempt: u32,
+    orders: &[Order<'_>],
+    mut report: impl FnMut(usize, Outcome),
+) -> Result<(), SourceError> {
+    let what = match orders {
+        [order] => format!("the export of {}", order.unit.key.id),
+        orders => format!("a batch of {} exports", orders.len()),
+    };
+    let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
+    ask_all(&mut talk, ground, attempt, orders);
+    let began = Timestamp::now();
+    let mut told_to_stop = false;
+    loop {
+        if ground.stop.asked() && !told_to_stop {
+            told_to_stop = true;
+            talk.ask(&Request::Stop);
+        }
+        match talk.next(LOOK_EVERY)? {
+            None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Row { .. }) => {}
+            Some(Reply::Done { no, rows, bytes, took, compressor }) => {
+                if let Some(order) = orders.get(no as usize) {
+                    let published = Published { rows, bytes, took, compressor, began };
+                    report(order.index, prove(ground, order, published));
+                }
+            }
+            Some(Reply::Error { no, sqlstate, message, .. }) => {
+                if let Some(order) = orders.get(no as usize) {
+                    report(
+                        order.index,
+                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), message)),
+                    );
+                }
+            }
+            Some(Reply::End { code }) => {
+                let unanswered = talk.unanswered().count();
+                let host = talk.host().to_owned();
+                log_stderr(&host, &talk.stderr());
+                talk.finish();
+                return match (code, unanswered) {
+                    (0, 0) => Ok(()),
+                    // `end 0` with units left unanswered is a broken script: nobody knows about them.
+                    (0, _) => Err(SourceError::GivenUp { host, code: 2 }),
+                    (code, _) => Err(SourceError::GivenUp { host, code }),
+                };
+            }
+        }
+    }
+}
+
+/// Longest time a batch may take: each unit has its own limit in the database.
+fn limit(orders: &[Order<'_>]) -> Duration {
+    let all: Duration =
+        orders
+            .iter()
+            .map(|order| {
+                if order.small {
+                    order.unit.entry.export.timeout / 16
+                } else {
+                    order.unit.entry.export.timeout
+                }
+            })
+            .sum();
+    let longest = orders.iter().map(|order| order.unit.entry.export.timeout).max().unwrap_or_default();
+    all.max(longest) + Duration::from_secs(60)
+}
+
+fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders: &[Order<'_>]) {
+    let mut set = |name: &'static str, value: String| talk.ask(&Request::Set { name, value });
+    let source = ground.source;
+    settings(source, ground.run).for_each(|(name, value)| set(name, value));
+    set("PART", format!("{}.{attempt}", ground.run));
+    if let Some(longest) = orders.iter().map(|order| order.unit.entry.export.timeout).max() {
+        set("UNIT_TIMEOUT", longest.as_secs().max(1).to_string());
+    }
+    if orders.iter().all(|order| order.small) {
+        set("SMALL", "1".into());
+    }
+    for (no, order) in (0u32..).zip(orders) {
+        talk.ask(&Request::Export {
+            no,
+            path: ground.mount.path_on(&source.mount, &order.file).display().to_string(),
+            compressor: order.unit.entry.export.compressor.word(),
+            sql: order.sql.clone(),
+        });
+    }
+    talk.ask(&Request::End);
+}
+
+/// What every conversation with a source's script sets: how its host reaches the database, and the mount.
+pub fn settings<'a>(source: &'a Source, run: &'a str) -> impl Iterator<Item = (&'static str, String)> + 'a {
+    let connection = &source.connection;
+    [
+        ("PGHOST", connection.host.clone()),
+        ("PGPORT", connection.port.map(|port| port.to_string())),
+        ("PGUSER", connection.user.clone()),
+        ("PGDATABASE", Some(source.database.clone())),
+        ("PGAPPNAME", Some(format!("gpferry {run}"))),
+        ("PSQL", connection.psql.as_ref().map(|psql| psql.display().to_string())),
+        ("MOUNT", Some(source.mount.display().to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// What the script said of a published file.
+struct Published {
+    rows: u64,
+    bytes: u64,
+    took: Duration,
+    compressor: String,
+    began: Timestamp,
+}
+
+/// Sees the file from here, and writes the manifest line.
+fn prove(ground: Ground<'_>, order: &Order<'_>, published: Published) -> Outcome {
+    let seen = ground.mount.open_published(&order.file, published.bytes);
+    let trailer = match seen {
+        Ok((_, trailer)) => trailer,
+        Err(error) => return Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
+    };
+    let exported =
+        Exported { file: order.file.clone(), rows: published.rows, trailer, columns: order.columns.clone() };
+    let line = json!({
+        "version": 1,
+        "source": order.unit.key.source,
+        "unit": order.unit.key.id,
+        "job": order.unit.job,
+        "file": order.file,
+        "columns": order.columns,
+        "rows": published.rows,
+        "bytes": trailer.bytes,
+        "crc32": format!("{:08x}", trailer.crc32),
+        "data_bytes_mod_4gib": trailer.isize,
+        "compressor": published.compressor,
+        "settings": "DateStyle=ISO,YMD TimeZone=UTC IntervalStyle=postgres extra_float_digits=3 \
+                     bytea_output=hex client_encoding=UTF8",
+        "script": ground.script.digest(),
+        "began": published.began.to_string(),
+        "ended": Timestamp::now().to_string(),
+        "seconds": (published.took.as_secs_f64() * 100.0).round() / 100.0,
+    });
+    let written = match ground.manifest.lock() {
+        Ok(mut manifest) => manifest.append(&line),
+        Err(poisoned) => poisoned.into_inner().append(&line),
+    };
+    match written {
+        Ok(()) => Outcome::Exported { exported, took: published.took },
+        Err(error) => Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
+    }
+}
+
+fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: String) -> UnitFailure {
+    let cause = Cause::from_text(&message, sqlstate);
+    let error = SourceError::Failed {
+        host: ground.source.host.clone(),
+        what: format!("exporting {}", order.unit.table),
+        message,
+        cause,
+    };
+    UnitFailure::of_source(Stage::Export, &error)
+}
+
+fn log_stderr(host: &str, stderr: &str) {
+    for line in stderr.lines().filter(|line| !line.is_empty()) {
+        log::debug!("{host}: stderr: {line}");
+    }
+}

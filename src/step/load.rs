@@ -1,0 +1,220 @@
+//! Loading: one transaction per group of units, each unit under its own savepoint, the load log in the same
+//! transaction.
+//!
+//! The chain of counts is closed here: rows that the source's COPY reported = rows that the target's COPY
+//! reported = rows in the load log. A break anywhere rolls the unit back.
+
+use std::time::{Duration, Instant};
+
+use super::{Stage, UnitFailure};
+use crate::gzip::CheckedReader;
+use crate::mount::{Exported, Mount};
+use crate::target::{Claim, CommitError, CopyError, Entry, Session, TargetError};
+use crate::unit::Unit;
+
+/// How many colliding keys of each kind are looked up.
+const KEYS_SHOWN: usize = 3;
+
+/// A unit with the proof that it was exported.
+#[derive(Debug, Clone, Copy)]
+pub struct Cargo<'a> {
+    /// Its place in the plan.
+    pub index: usize,
+    /// The unit.
+    pub unit: &'a Unit,
+    /// The proof.
+    pub exported: &'a Exported,
+}
+
+/// Rows of a unit are in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// How many.
+    pub rows: u64,
+    /// Whether this run put them there.
+    pub how: How,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How rows came to be in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// By this load.
+    Now,
+    /// The load log held the unit already.
+    AlreadyThere,
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub enum Group {
+    /// Every unit has its answer.
+    Answered(Vec<(usize, Result<Loaded, UnitFailure>)>),
+    /// The session died before COMMIT was sent: nothing of the group is in the target.
+    Dead(TargetError),
+    /// The answer to COMMIT was lost: only the load log knows.
+    Unknown(TargetError),
+}
+
+/// What was done with one unit inside the transaction.
+enum Inside {
+    Copied(Loaded),
+    AlreadyThere,
+    Failed(UnitFailure),
+}
+
+/// Loads a group of units of one source in one transaction. The session must be outside a transaction, and is
+/// of no more use after anything but [`Group::Answered`].
+pub fn load_group(session: &mut Session, mount: &Mount, run: &str, cargo: &[Cargo<'_>]) -> Group {
+    if let Err(error) = session.begin() {
+        return Group::Dead(error);
+    }
+    let mut inside = Vec::with_capacity(cargo.len());
+    for one in cargo {
+        match load_one(session, mount, run, one) {
+            Ok(done) => inside.push(done),
+            Err(error) => return Group::Dead(error),
+        }
+    }
+    match session.commit() {
+        Ok(()) => {}
+        Err(CommitError::Aborted(error)) => return Group::Dead(error),
+        Err(CommitError::Unknown(error)) => return Group::Unknown(error),
+    }
+    Group::Answered(
+        cargo.iter().zip(inside).map(|(one, inside)| (one.index, answer(session, one, inside))).collect(),
+    )
+}
+
+/// The answer for one unit, after the COMMIT that holds it.
+fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Loaded, UnitFailure> {
+    match inside {
+        Inside::Copied(loaded) => Ok(loaded),
+        Inside::Failed(failure) => Err(failure),
+        Inside::AlreadyThere => {
+            let key = &cargo.unit.key;
+            let there = session
+                .already_there(&key.source, &[&key.id])
+                .map_err(|error| UnitFailure::of_target(Stage::Load, &error))?;
+            let rows = there.get(key).copied().unwrap_or_default();
+            Ok(Loaded { rows, how: How::AlreadyThere, took: Duration::ZERO })
+        }
+    }
+}
+
+/// One unit under its savepoint.
+///
+/// # Errors
+/// Where the session is of no more use, so that the whole group is to be taken back.
+fn load_one(
+    session: &mut Session,
+    mount: &Mount,
+    run: &str,
+    cargo: &Cargo<'_>,
+) -> Result<Inside, TargetError> {
+    let begin = Instant::now();
+    session.savepoint()?;
+    let done = match session.claim(&cargo.unit.key, &entry(run, cargo)) {
+        Ok(Claim::AlreadyThere) => Ok(None),
+        Ok(Claim::Ours) => copy(session, mount, cargo).map(Some),
+        Err(error) => Err(fatal_or_failed(error)?),
+    };
+    match done {
+        Ok(Some(rows)) => match session.complete(&cargo.unit.key, rows) {
+            Ok(()) => {
+                session.release()?;
+                Ok(Inside::Copied(Loaded { rows, how: How::Now, took: begin.elapsed() }))
+            }
+            Err(error) => Err(error),
+        },
+        Ok(None) => {
+            session.rollback_to_savepoint()?;
+            Ok(Inside::AlreadyThere)
+        }
+        Err(NotLoaded::Failed(failure)) => {
+            session.rollback_to_savepoint()?;
+            Ok(Inside::Failed(*failure))
+        }
+        Err(NotLoaded::SessionLost(error)) => Err(error),
+    }
+}
+
+/// Why a unit's rows were not copied.
+enum NotLoaded {
+    /// The unit's own fault: it is taken back, the others go on.
+    Failed(Box<UnitFailure>),
+    /// The session is of no more use.
+    SessionLost(TargetError),
+}
+
+/// An error that another try on another session may mend takes the group back; any other is the unit's own.
+fn fatal_or_failed(error: TargetError) -> Result<NotLoaded, TargetError> {
+    if error.can_retry() {
+        return Err(error);
+    }
+    Ok(NotLoaded::Failed(Box::new(UnitFailure::of_target(Stage::Load, &error))))
+}
+
+/// Copies the rows and holds their number against what was exported.
+fn copy(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>) -> Result<u64, NotLoaded> {
+    let failed = |failure: UnitFailure| NotLoaded::Failed(Box::new(failure));
+    let reader = reader(mount, cargo.exported).map_err(failed)?;
+    match session.copy(&cargo.unit.target, &cargo.exported.columns, reader) {
+        Ok(rows) if rows == cargo.exported.rows => Ok(rows),
+        Ok(rows) => Err(failed(UnitFailure::new(
+            Stage::Load,
+            format!(
+                "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
+                mount.path(&cargo.exported.file).display(),
+                cargo.exported.rows
+            ),
+            "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
+             or is written by something else",
+        ))),
+        Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
+        Err(CopyError::Start(error)) => Err(NotLoaded::SessionLost(error)),
+        Err(CopyError::Data(error)) => match fatal_or_failed(error) {
+            Ok(own) => Err(own),
+            Err(error) => Err(NotLoaded::SessionLost(error)),
+        },
+    }
+}
+
+fn reader(mount: &Mount, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
+    let file = mount.open_exported(exported).map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
+    Ok(CheckedReader::new(file, &mount.path(&exported.file), exported.trailer.bytes))
+}
+
+fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
+    let unit = cargo.unit;
+    Entry {
+        job: &unit.job,
+        table: unit.target.to_string(),
+        window: unit.window.map(|window| (window.start().to_string(), window.end().to_string())),
+        file: cargo.exported.file.display().to_string(),
+        mode: "insert",
+        exported: cargo.exported.rows,
+        digest: format!("crc32:{:08x}:{}", cargo.exported.trailer.crc32, cargo.exported.trailer.isize),
+        run,
+    }
+}
+
+/// Says which keys collide, for a unit that was rolled back on a unique constraint. The session must be outside
+/// a transaction; returns whether it is still of use.
+pub fn diagnose(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>, failure: &mut UnitFailure) -> bool {
+    let Some(constraint) = failure.constraint.clone() else { return true };
+    let Ok(reader) = reader(mount, cargo.exported) else { return true };
+    let (table, columns) = (&cargo.unit.target, &cargo.exported.columns);
+    match session.collisions(table, columns, &constraint, reader, KEYS_SHOWN) {
+        Ok(found) => {
+            failure.keys = Some(found);
+            true
+        }
+        Err(CopyError::File(_)) => true,
+        Err(CopyError::Start(error) | CopyError::Data(error)) => {
+            log::debug!("colliding keys of {} could not be looked up: {error}", cargo.unit.key);
+            false
+        }
+    }
+}

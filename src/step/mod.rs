@@ -1,0 +1,96 @@
+//! The steps a unit takes: checked, exported, loaded. Each takes the proof of the one before.
+//!
+//! A unit that fails is data, not an error that ends the run: [`UnitFailure`] goes to the ledger and the report,
+//! and the others go on.
+
+pub mod check;
+pub mod export;
+pub mod load;
+
+use crate::gzip::GzipError;
+use crate::mount::MountError;
+use crate::source::SourceError;
+use crate::target::{Collisions, TargetError};
+
+/// Where a unit failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Before anything was exported.
+    Check,
+    /// On the source host.
+    Export,
+    /// On the way into the target.
+    Load,
+}
+
+impl Stage {
+    /// The word in the ledger and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Check => "check",
+            Stage::Export => "export",
+            Stage::Load => "load",
+        }
+    }
+}
+
+/// Why a unit failed, and what to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFailure {
+    /// Where.
+    pub stage: Stage,
+    /// What failed, on what. Never with cell values.
+    pub error: String,
+    /// What to try.
+    pub remedy: String,
+    /// Can the same thing succeed a moment later?
+    pub can_retry: bool,
+    /// Is the published file still good for another try at loading?
+    pub file_is_good: bool,
+    /// The unique constraint that was violated.
+    pub constraint: Option<String>,
+    /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
+    pub keys: Option<Collisions>,
+}
+
+impl UnitFailure {
+    /// A failure that no retry helps.
+    pub fn new(stage: Stage, error: impl ToString, remedy: impl Into<String>) -> Self {
+        Self {
+            stage,
+            error: error.to_string(),
+            remedy: remedy.into(),
+            can_retry: false,
+            file_is_good: false,
+            constraint: None,
+            keys: None,
+        }
+    }
+
+    /// Something went wrong on the source host.
+    pub fn of_source(stage: Stage, error: &SourceError) -> Self {
+        Self { can_retry: error.can_retry(), ..Self::new(stage, error, error.remedy()) }
+    }
+
+    /// The target refused.
+    pub fn of_target(stage: Stage, error: &TargetError) -> Self {
+        let can_retry = error.can_retry();
+        let constraint = error.violated_key().map(str::to_owned);
+        Self { can_retry, file_is_good: can_retry, constraint, ..Self::new(stage, error, error.remedy()) }
+    }
+
+    /// The mount, or a file on it, is not as it should be.
+    pub fn of_mount(stage: Stage, error: &MountError) -> Self {
+        Self::new(stage, error, error.remedy())
+    }
+
+    /// A published file is damaged.
+    pub fn of_file(error: &GzipError) -> Self {
+        Self::new(
+            Stage::Load,
+            error,
+            "run again: the unit is exported afresh. If it comes back, look for something that writes or copies \
+             below the mount, and for errors of its server",
+        )
+    }
+}

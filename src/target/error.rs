@@ -1,0 +1,212 @@
+//! What the target refused, in words that hold no cell values.
+//!
+//! PostgreSQL puts row data in DETAIL and CONTEXT, and `postgres` prints "db error" for everything it was told.
+//! Here the SQLSTATE decides, the message is kept, and DETAIL is not.
+
+use postgres::error::DbError;
+use thiserror::Error;
+
+use super::connect::deepest;
+
+/// What the target refused.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// The URL or the environment cannot be used.
+    #[error("target {target}: {why}")]
+    Address {
+        /// URL without parameters.
+        target: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No host took a session.
+    #[error("cannot connect to the target {target}: {why}")]
+    Connect {
+        /// URL without parameters.
+        target: String,
+        /// Every host's own words.
+        why: String,
+    },
+    /// The session is gone.
+    #[error("lost the connection to the target while it {doing}: {why}")]
+    Lost {
+        /// What it was doing.
+        doing: String,
+        /// The library's own words.
+        why: String,
+    },
+    /// The server said no.
+    #[error("the target refused to {doing}: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// What it was asked to do.
+        doing: String,
+        /// Five characters. Source: PostgreSQL, Appendix A.
+        sqlstate: String,
+        /// The server's message, without DETAIL.
+        message: String,
+        /// The constraint, where one was violated.
+        constraint: Option<String>,
+    },
+}
+
+impl TargetError {
+    /// Sorts an error of the library. `doing` completes "refused to …" and "while it …".
+    pub fn of(error: &postgres::Error, doing: &str) -> Self {
+        match error.as_db_error() {
+            Some(refused) => Self::Refused {
+                doing: doing.into(),
+                sqlstate: refused.code().code().into(),
+                message: message(refused),
+                constraint: constraint(refused),
+            },
+            None => Self::Lost { doing: doing.into(), why: deepest(error) },
+        }
+    }
+
+    /// The SQLSTATE, where the server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Refused { sqlstate, .. } => Some(sqlstate),
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// The unique constraint that was violated, where that is what happened.
+    pub fn violated_key(&self) -> Option<&str> {
+        match self {
+            Self::Refused { sqlstate, constraint, .. } if sqlstate == "23505" => constraint.as_deref(),
+            Self::Refused { .. } | Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// Can the same thing succeed a moment later? Connection trouble, deadlock, serialization, too many
+    /// clients, a server that starts or stops. Source: PostgreSQL, Appendix A.
+    pub fn can_retry(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Lost { .. } => true,
+            Self::Address { .. } => false,
+            Self::Refused { sqlstate, .. } => {
+                sqlstate.starts_with("08")
+                    || ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "58M01"]
+                        .contains(&sqlstate.as_str())
+            }
+        }
+    }
+
+    /// What to try.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Address { .. } => "correct `target.url` in the inventory or the PG* variables".into(),
+            Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
+                 that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
+                .into(),
+            Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
+        }
+    }
+}
+
+/// What to try, by SQLSTATE.
+fn remedy(sqlstate: &str) -> &'static str {
+    match sqlstate {
+        "23505" => {
+            "look whether these rows were loaded before under other window bounds, by a second writer, or \
+             stand twice in the source; then delete them in the target or correct the window, and run again"
+        }
+        "23502" => "a NOT NULL column of the target gets NULLs: correct the rows or the column",
+        "42501" => "grant the loading user what it lacks (INSERT on the table, USAGE on the schema)",
+        "42P01" | "3F000" => "create the table in the target, or correct its name in the inventory",
+        "22P02" | "22P04" | "22007" | "22008" | "22003" | "22001" => {
+            "a value does not fit its column: compare the column's type on both sides"
+        }
+        "22021" => "the text is not valid in the database's encoding: compare the encodings of both sides",
+        "53100" => "the target's disk is full: make room, and run again",
+        "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
+        "57014" => "the statement was cancelled: look for a statement_timeout or an operator",
+        _ => "look the SQLSTATE up in PostgreSQL's Appendix A; the server's log has the whole message",
+    }
+}
+
+/// Greenplum leaves the constraint's field empty; there its name stands in the message only.
+fn constraint(refused: &DbError) -> Option<String> {
+    refused.constraint().map(str::to_owned).or_else(|| {
+        let (_, after) = refused.message().split_once("unique constraint \"")?;
+        let (name, _) = after.split_once('"')?;
+        Some(name.to_owned())
+    })
+}
+
+/// The server's message without cell values. Those of class 22 (data exceptions) quote the value, which is
+/// left out; where it stood is said instead.
+fn message(refused: &DbError) -> String {
+    let message = without_segment(refused.message());
+    if !refused.code().code().starts_with("22") {
+        return message.to_owned();
+    }
+    let place =
+        refused.where_().and_then(place_in_file).map(|place| format!(" at {place}")).unwrap_or_default();
+    format!("{}{place}", without_values(message))
+}
+
+/// `line 7, column price` out of `COPY t, line 7, column price: "x"`.
+fn place_in_file(context: &str) -> Option<&str> {
+    let line = &context[context.find(", line ")? + 2..];
+    let line = line.split('\n').next().unwrap_or(line);
+    Some(line.find(": \"").map_or(line, |at| &line[..at]))
+}
+
+/// Everything between the first and the last double quote goes: a value may hold quotes of its own.
+fn without_values(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}\"…\"{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Takes `  (seg0 127.0.0.1:6433 pid=21903)` off the end of a Greenplum message.
+fn without_segment(message: &str) -> &str {
+    message.find("  (seg").filter(|_| message.ends_with(')')).map_or(message, |at| &message[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greenplum_s_segment_is_no_part_of_the_message() {
+        let text = "duplicate key value violates unique constraint \"t_pkey\"";
+        assert_eq!(without_segment(&format!("{text}  (seg0 127.0.0.1:6433 pid=21903)")), text);
+        assert_eq!(without_segment(text), text);
+    }
+
+    #[test]
+    fn values_are_left_out_and_places_are_kept() {
+        assert_eq!(
+            without_values("invalid input syntax for type integer: \"a\"b\""),
+            "invalid input syntax for type integer: \"…\""
+        );
+        assert_eq!(
+            place_in_file("COPY t, line 7, column price: \"x, line 9\""),
+            Some("line 7, column price")
+        );
+        assert_eq!(place_in_file("COPY t, line 7"), Some("line 7"));
+        assert_eq!(place_in_file("SQL function f"), None);
+    }
+
+    #[test]
+    fn only_what_can_help_by_itself_is_tried_again() {
+        let refused = |sqlstate: &str| TargetError::Refused {
+            doing: "load".into(),
+            sqlstate: sqlstate.into(),
+            message: String::new(),
+            constraint: None,
+        };
+        for sqlstate in ["40P01", "40001", "53300", "08006", "57P03"] {
+            assert!(refused(sqlstate).can_retry(), "{sqlstate}");
+        }
+        for sqlstate in ["23505", "42501", "42P01", "22P02", "53100"] {
+            assert!(!refused(sqlstate).can_retry(), "{sqlstate}");
+        }
+    }
+}
