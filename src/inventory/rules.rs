@@ -1,0 +1,262 @@
+//! `window`, `load` and `export`: written in `defaults`, in a job, at a table, and laid over each other key by
+//! key.
+//!
+//! Each layer is read once, however many tables it serves, so that a fault in `defaults` is one fault.
+
+use std::time::Duration;
+
+use super::model::{Compressor, ExportRule, LoadMode, LoadRule, OnPkViolation, WindowRule};
+use super::reader::{At, Fields, Reader};
+use super::scalars::{length, pause, size, text, whole, word};
+use super::yaml::Value;
+use crate::window::Length;
+
+/// What one layer says, or several laid over each other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules {
+    pub(super) window: WindowLayer,
+    load: LoadLayer,
+    export: ExportLayer,
+}
+
+/// What is said about windows.
+#[derive(Debug, Clone, Default)]
+pub(super) enum WindowLayer {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// `none`.
+    None,
+    /// Some of the keys.
+    By { column: Option<String>, length: Option<Length>, lag: Option<Duration> },
+    /// Something that is a fault already.
+    Faulty,
+}
+
+#[derive(Debug, Clone, Default)]
+struct LoadLayer {
+    mode: Option<LoadMode>,
+    matching: Option<Matching>,
+    on_pk_violation: Option<OnPkViolation>,
+    /// One of the words is a fault already: what it was meant to be is unknown.
+    faulty: bool,
+}
+
+/// `match`, and the path that it is written at.
+#[derive(Debug, Clone)]
+struct Matching {
+    columns: Vec<String>,
+    path: String,
+}
+
+#[derive(Debug, Clone, Default)]
+struct ExportLayer {
+    timeout: Option<Duration>,
+    retries: Option<u32>,
+    slice_bytes: Option<u64>,
+    compressor: Option<Compressor>,
+}
+
+impl Rules {
+    /// The three keys of a map that holds a layer.
+    pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Self {
+        Self {
+            window: fields.get("window").map(|at| read_window(reader, &at)).unwrap_or_default(),
+            load: fields.get("load").map(|at| read_load(reader, &at)).unwrap_or_default(),
+            export: fields.get("export").map(|at| read_export(reader, &at)).unwrap_or_default(),
+        }
+    }
+
+    /// These rules where they say something, those below where not.
+    pub(super) fn over(self, below: &Rules) -> Rules {
+        Rules {
+            window: self.window.over(&below.window),
+            load: LoadLayer {
+                mode: self.load.mode.or(below.load.mode),
+                matching: self.load.matching.or_else(|| below.load.matching.clone()),
+                on_pk_violation: self.load.on_pk_violation.or(below.load.on_pk_violation),
+                faulty: self.load.faulty || below.load.faulty,
+            },
+            export: ExportLayer {
+                timeout: self.export.timeout.or(below.export.timeout),
+                retries: self.export.retries.or(below.export.retries),
+                slice_bytes: self.export.slice_bytes.or(below.export.slice_bytes),
+                compressor: self.export.compressor.or(below.export.compressor),
+            },
+        }
+    }
+
+    /// The path of the `match` in these rules.
+    pub(super) fn match_path(&self) -> Option<&str> {
+        self.load.matching.as_ref().map(|matching| matching.path.as_str())
+    }
+
+    /// Does a mode here use `match`? Yes as well where it is unknown what the mode was meant to be.
+    pub(super) fn uses_match(&self) -> bool {
+        let LoadRule { mode, on_pk_violation, .. } = self.load_rule_as_written();
+        let mode_does = match mode {
+            LoadMode::Update | LoadMode::Merge => true,
+            LoadMode::Insert | LoadMode::Replace => false,
+        };
+        mode_does || on_pk_violation == OnPkViolation::Merge || self.load.faulty
+    }
+
+    /// May a table with these rules be moved again and again? Yes as well where the mode is unknown.
+    pub(super) fn may_repeat(&self) -> bool {
+        match self.load_rule_as_written().mode {
+            LoadMode::Merge | LoadMode::Replace => true,
+            LoadMode::Insert | LoadMode::Update => self.load.faulty,
+        }
+    }
+
+    /// Defaults filled in, nothing left out.
+    fn load_rule_as_written(&self) -> LoadRule {
+        LoadRule {
+            mode: self.load.mode.unwrap_or(LoadMode::Insert),
+            match_columns: self.load.matching.as_ref().map(|m| m.columns.clone()).unwrap_or_default(),
+            on_pk_violation: self.load.on_pk_violation.unwrap_or(OnPkViolation::Rollback),
+        }
+    }
+
+    /// How a table is loaded, without a `match` that its mode does not use.
+    pub(super) fn load_rule(&self) -> LoadRule {
+        let rule = self.load_rule_as_written();
+        if self.uses_match() { rule } else { LoadRule { match_columns: Vec::new(), ..rule } }
+    }
+
+    /// How a table is exported, defaults filled in.
+    pub(super) fn export_rule(&self) -> ExportRule {
+        ExportRule {
+            timeout: self.export.timeout.unwrap_or(Duration::from_secs(30 * 60)),
+            retries: self.export.retries.unwrap_or(2),
+            slice_bytes: self.export.slice_bytes.unwrap_or(256 << 20),
+            compressor: self.export.compressor.unwrap_or(Compressor::Auto),
+        }
+    }
+}
+
+impl WindowLayer {
+    fn over(self, below: &WindowLayer) -> WindowLayer {
+        match (self, below) {
+            (WindowLayer::Silent, below) => below.clone(),
+            (WindowLayer::By { .. }, WindowLayer::Faulty) => WindowLayer::Faulty,
+            (WindowLayer::By { column, length, lag }, WindowLayer::By { column: c, length: l, lag: g }) => {
+                WindowLayer::By {
+                    column: column.or_else(|| c.clone()),
+                    length: length.or(*l),
+                    lag: lag.or(*g),
+                }
+            }
+            (this, _) => this,
+        }
+    }
+
+    /// The rule, with the default lag; or why there is none: an empty text where that is a fault already.
+    pub(super) fn rule(&self, every: Option<Length>) -> Result<WindowRule, &'static str> {
+        match self {
+            WindowLayer::Silent => {
+                Err("no window is given for this table, here or in its job or in `defaults`")
+            }
+            WindowLayer::Faulty => Err(""),
+            WindowLayer::None => Ok(WindowRule::None { every }),
+            WindowLayer::By { column: None, .. } => {
+                Err("the window has no column, here or in its job or in `defaults`")
+            }
+            WindowLayer::By { column: Some(column), length, lag } => Ok(WindowRule::By {
+                column: column.clone(),
+                length: *length,
+                lag: lag.unwrap_or(Duration::from_secs(5 * 60)),
+            }),
+        }
+    }
+}
+
+fn read_window(reader: &mut Reader, at: &At<'_>) -> WindowLayer {
+    const EXAMPLE: &str = "`window: { column: evt_timestamp, length: 4h }` or `window: none`";
+    if let Value::Text(text) = &at.node.value {
+        if text == "none" {
+            return WindowLayer::None;
+        }
+        let shown = reader.secrets.echo(text);
+        reader.fault(at, format!("{shown} is neither a map nor `none`"), format!("write it as {EXAMPLE}"));
+        return WindowLayer::Faulty;
+    }
+    let Some(fields) = reader.fields(at, &["column", "length", "lag"], EXAMPLE) else {
+        return WindowLayer::Faulty;
+    };
+    WindowLayer::By {
+        column: fields
+            .get("column")
+            .map(|at| text(reader, &at, "column: \"evt_timestamp\"").unwrap_or_default().to_owned()),
+        // Any length in place of a faulty one, so that the job is not asked for its end as well.
+        length: fields
+            .get("length")
+            .map(|at| length(reader, &at, "length: 4h").unwrap_or_else(|| Length::hours(1))),
+        lag: fields.get("lag").and_then(|at| pause(reader, &at, "lag: 5m")),
+    }
+}
+
+fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
+    const MODES: [(&str, LoadMode); 4] = [
+        ("insert", LoadMode::Insert),
+        ("update", LoadMode::Update),
+        ("merge", LoadMode::Merge),
+        ("replace", LoadMode::Replace),
+    ];
+    const VIOLATIONS: [(&str, OnPkViolation); 4] = [
+        ("rollback", OnPkViolation::Rollback),
+        ("skip_identical", OnPkViolation::SkipIdentical),
+        ("quarantine", OnPkViolation::Quarantine),
+        ("merge", OnPkViolation::Merge),
+    ];
+    let known = &["mode", "match", "on_pk_violation"];
+    let Some(fields) = reader.fields(at, known, "load: { mode: insert }") else {
+        return LoadLayer { faulty: true, ..LoadLayer::default() };
+    };
+    let (mode, on_pk_violation) = (fields.get("mode"), fields.get("on_pk_violation"));
+    let written = [&mode, &on_pk_violation].into_iter().flatten().count();
+    let mode = mode.and_then(|at| word(reader, &at, &MODES));
+    let on_pk_violation = on_pk_violation.and_then(|at| word(reader, &at, &VIOLATIONS));
+    let understood = usize::from(mode.is_some()) + usize::from(on_pk_violation.is_some());
+    LoadLayer {
+        mode,
+        matching: fields.get("match").map(|at| read_match(reader, &at)),
+        on_pk_violation,
+        faulty: understood < written,
+    }
+}
+
+fn read_match(reader: &mut Reader, at: &At<'_>) -> Matching {
+    let mut columns: Vec<String> = Vec::new();
+    for item in reader.items(at, "match: [glass_id, ope_id]") {
+        let Some(column) = text(reader, &item, "match: [\"glass_id\"]") else { continue };
+        if columns.iter().any(|known| known == column) {
+            let shown = reader.secrets.echo(column);
+            reader.fault(&item, format!("{shown} stands twice in the list"), "name each column once");
+        }
+        columns.push(column.to_owned());
+    }
+    Matching { columns, path: at.path.clone() }
+}
+
+fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {
+    const COMPRESSORS: [(&str, Compressor); 4] = [
+        ("auto", Compressor::Auto),
+        ("igzip", Compressor::Igzip),
+        ("pigz", Compressor::Pigz),
+        ("gzip", Compressor::Gzip),
+    ];
+    let known = &["timeout", "retries", "slice_bytes", "compressor"];
+    let Some(fields) = reader.fields(at, known, "export: { timeout: 30m }") else {
+        return ExportLayer::default();
+    };
+    ExportLayer {
+        timeout: fields
+            .get("timeout")
+            .and_then(|at| length(reader, &at, "timeout: 30m"))
+            .map(Length::as_duration),
+        retries: fields.get("retries").and_then(|at| whole(reader, &at, 0..=100, "retries: 2")),
+        slice_bytes: fields.get("slice_bytes").and_then(|at| size(reader, &at, "slice_bytes: 256MiB")),
+        compressor: fields.get("compressor").and_then(|at| word(reader, &at, &COMPRESSORS)),
+    }
+}

@@ -1,0 +1,117 @@
+//! What an inventory may say and this version does not do yet.
+//!
+//! A key that is read and then ignored would be a lie, so each is refused by name. A version that learns one
+//! deletes its lines here, and nothing else.
+
+use super::fault::Fault;
+use super::model::{Engine, Inventory, LoadMode, Loader, OnPkViolation, WindowRule};
+use super::reader::Reader;
+use super::top::Written;
+
+const NOT_YET: &str = "is not supported by this version yet";
+
+/// Puts down a fault for each, once where it is written, however many tables it reaches.
+pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Written) {
+    let mut found = Vec::new();
+    target_and_sources(inventory, &mut found);
+    for (job, (path, tables)) in inventory.jobs.iter().zip(&written.jobs) {
+        if job.hours.is_some() {
+            found.push(Unsupported::at(
+                &[path],
+                "hours",
+                "`hours`",
+                "remove it, and start gpferry from cron in those hours",
+            ));
+        }
+        for (entry, table) in job.tables.iter().zip(tables) {
+            let layers = [table.as_str(), path, "defaults"];
+            if let WindowRule::None { every: Some(_) } = entry.window {
+                found.push(Unsupported::at(
+                    &layers,
+                    "every",
+                    "`every`",
+                    "remove it: the table is moved once",
+                ));
+            }
+            match entry.load.mode {
+                LoadMode::Insert => {}
+                LoadMode::Update | LoadMode::Merge | LoadMode::Replace => found.push(Unsupported::at(
+                    &layers,
+                    "load.mode",
+                    "a load mode other than `insert`",
+                    "write `mode: insert`, or leave it out",
+                )),
+            }
+            match entry.load.on_pk_violation {
+                OnPkViolation::Rollback => {}
+                OnPkViolation::SkipIdentical | OnPkViolation::Quarantine | OnPkViolation::Merge => {
+                    found.push(Unsupported::at(
+                        &layers,
+                        "load.on_pk_violation",
+                        "anything but `rollback` on a primary-key violation",
+                        "write `on_pk_violation: rollback`, or leave it out",
+                    ));
+                }
+            }
+        }
+    }
+    let mut reported = std::collections::BTreeSet::new();
+    for unsupported in found {
+        let path = unsupported.path(reader);
+        if reported.insert(path.clone()) {
+            let what = format!("{} {NOT_YET}", unsupported.what);
+            reader.add(Fault::new(reader.place(&path), path, what, unsupported.remedy));
+        }
+    }
+}
+
+fn target_and_sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
+    match inventory.target.loader {
+        Loader::Auto | Loader::Copy => {}
+        Loader::Segments | Loader::Gpfdist | Loader::Gpload => found.push(Unsupported::at(
+            &["target"],
+            "loader",
+            "a loader other than `copy`",
+            "write `loader: auto` or `loader: copy`",
+        )),
+    }
+    for source in &inventory.sources {
+        let path = super::reader::join("sources", &source.name);
+        match source.engine {
+            Engine::Greenplum | Engine::Postgres => {}
+            Engine::Mysql | Engine::Tdengine => found.push(Unsupported::at(
+                &[&path],
+                "engine",
+                "this engine",
+                "engines of this version: greenplum, postgres; leave this source and its jobs out",
+            )),
+        }
+        if source.script.is_some() {
+            found.push(Unsupported::at(
+                &[&path],
+                "script",
+                "a script of your own",
+                "remove it: the bundled script is used",
+            ));
+        }
+    }
+}
+
+/// Something that is not done yet.
+struct Unsupported {
+    /// Where it may be written: the first of these that is.
+    paths: Vec<String>,
+    what: &'static str,
+    remedy: &'static str,
+}
+
+impl Unsupported {
+    fn at(layers: &[&str], key: &str, what: &'static str, remedy: &'static str) -> Self {
+        Self { paths: layers.iter().map(|layer| format!("{layer}.{key}")).collect(), what, remedy }
+    }
+
+    fn path(&self, reader: &Reader) -> String {
+        let written = self.paths.iter().find(|path| reader.is_written(path));
+        written.or(self.paths.first()).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,231 @@
+//! The top of an inventory: version, zone, mount and target.
+
+use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
+
+use super::model::{Inventory, Loader, Mount, Owner, Target};
+use super::reader::{At, Fields, Reader};
+use super::rules::Rules;
+use super::scalars::{absolute, is_clean_name, text, whole, word};
+use super::secrets::{self, TARGET_REMEDY};
+use super::yaml::{Node, Value};
+use super::{jobs, sources, suggest};
+
+/// Reads a whole document. Where a fault was put down the inventory may hold anything in that place; the
+/// paths of what it holds come with it.
+pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inventory, Written)> {
+    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "jobs"];
+    let fields =
+        reader.fields(&At::root(root), known, "inventory/first.yml, which comes with gpferry, shows it")?;
+    read_version(reader, &fields);
+    let timezone = fields.get("timezone").and_then(|at| read_timezone(reader, &at)).unwrap_or(TimeZone::UTC);
+    let mount = fields
+        .need(reader, "mount", "mount: { path: /mnt/dataTransfer }")
+        .map(|at| read_mount(reader, &at))
+        .unwrap_or_default();
+    let target = fields
+        .need(reader, "target", "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
+        .map(|at| read_target(reader, &at))
+        .unwrap_or_default();
+    let sources = fields
+        .need(reader, "sources", "sources: { fab1: { host: …, engine: greenplum, database: … } }")
+        .map(|at| sources::read(reader, &at, &mount.path))
+        .unwrap_or_default();
+    let defaults = fields
+        .get("defaults")
+        .and_then(|at| {
+            let fields =
+                reader.fields(&at, &["window", "load", "export"], "defaults: { export: { retries: 2 } }")?;
+            Some(Rules::read(reader, &fields))
+        })
+        .unwrap_or_default();
+    let jobs = fields.need(reader, "jobs", "jobs: { nightly: { source: fab1, tables: [ … ] } }");
+    let (jobs, written) = jobs
+        .map(|at| jobs::read(reader, &at, &defaults, fields.get("sources").as_ref(), &timezone))
+        .unwrap_or_default();
+    Some((Inventory { path: path.to_owned(), timezone, mount, target, sources, jobs }, written))
+}
+
+/// The paths of jobs and of their tables, in the order of [`Inventory::jobs`].
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// One per job: its path, and those of its tables.
+    pub(super) jobs: Vec<(String, Vec<String>)>,
+}
+
+fn read_version(reader: &mut Reader, fields: &Fields<'_>) {
+    let Some(at) = fields.need(reader, "version", "version: 1") else { return };
+    match &at.node.value {
+        Value::Number(number) if number == "1" => {}
+        Value::Number(number) => {
+            let number = reader.secrets.echo(number);
+            let what = format!(
+                "version {number} of the inventory is not known to this gpferry, which reads version 1"
+            );
+            reader.fault(
+                &at,
+                what,
+                "write it as version: 1, or use the gpferry that this inventory was written for",
+            );
+        }
+        Value::Null | Value::Bool | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+            reader.wrong_type(&at, "a number", "write it as version: 1");
+        }
+    }
+}
+
+fn read_timezone(reader: &mut Reader, at: &At<'_>) -> Option<TimeZone> {
+    let name = text(reader, at, "timezone: \"Asia/Shanghai\"")?;
+    let found = TimeZone::get(name).ok().filter(|_| !name.contains(char::is_whitespace));
+    if found.is_none() {
+        let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+        let remedy = match suggest::nearest(name, names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "an IANA name, as in timezone: Asia/Shanghai; UTC where it is absent".into(),
+        };
+        let shown = reader.secrets.echo(name);
+        reader.fault(at, format!("{shown} is not a time zone"), remedy);
+    }
+    found
+}
+
+fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
+    let mut mount = Mount::default();
+    let Some(fields) = reader.fields(at, &["path", "subdir", "owner"], "mount: { path: /mnt/dataTransfer }")
+    else {
+        return mount;
+    };
+    if let Some(path) = fields.need(reader, "path", "path: /mnt/dataTransfer") {
+        mount.path = absolute(reader, &path, "path: /mnt/dataTransfer").unwrap_or_default();
+    }
+    if let Some(at) = fields.get("subdir")
+        && let Some(subdir) = text(reader, &at, "subdir: \"file2GP\"")
+    {
+        if !is_clean_name(subdir) {
+            let shown = reader.secrets.echo(subdir);
+            reader.fault(
+                &at,
+                format!("{shown} is not one plain directory name"),
+                "letters, digits, `_`, `-` and `.`, not starting with `-` or `.`, as in subdir: file2GP",
+            );
+        }
+        mount.subdir = subdir.to_owned();
+    }
+    mount.owner = fields.get("owner").and_then(|at| read_owner(reader, &at));
+    mount
+}
+
+fn read_owner(reader: &mut Reader, at: &At<'_>) -> Option<Owner> {
+    let written = text(reader, at, "owner: gpadmin:gpadmin")?;
+    let name = |text: &str| {
+        let clean =
+            text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '\\' | '$' | '@'));
+        (clean && !text.is_empty() && !text.starts_with('-')).then(|| text.to_owned())
+    };
+    let owner = written
+        .split_once(':')
+        .and_then(|(user, group)| Some(Owner { user: name(user)?, group: name(group)? }));
+    if owner.is_none() {
+        let shown = reader.secrets.echo(written);
+        reader.fault(
+            at,
+            format!("{shown} is not a user and a group"),
+            "two names with a colon between them, as in owner: gpadmin:gpadmin",
+        );
+    }
+    owner
+}
+
+const LOADERS: [(&str, Loader); 5] = [
+    ("auto", Loader::Auto),
+    ("copy", Loader::Copy),
+    ("segments", Loader::Segments),
+    ("gpfdist", Loader::Gpfdist),
+    ("gpload", Loader::Gpload),
+];
+
+fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
+    const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
+    let mut target = Target::default();
+    let known = &["url", "loader", "sessions", "log_schema"];
+    let Some(fields) = reader.fields(at, known, "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
+    else {
+        return target;
+    };
+    if let Some(at) = fields.need(reader, "url", URL)
+        && let Some(url) = text(reader, &at, URL)
+    {
+        if let Err((what, remedy)) = check_url(url) {
+            reader.fault(&at, what, remedy);
+        }
+        target.url = url.to_owned();
+    }
+    if let Some(loader) = fields.get("loader").and_then(|at| word(reader, &at, &LOADERS)) {
+        target.loader = loader;
+    }
+    if let Some(sessions) = fields.get("sessions").and_then(|at| whole(reader, &at, 1..=256, "sessions: 4")) {
+        target.sessions = sessions as usize;
+    }
+    if let Some(schema) = fields.get("log_schema").and_then(|at| text(reader, &at, "log_schema: \"gpferry\""))
+    {
+        target.log_schema = schema.to_owned();
+    }
+    target
+}
+
+/// What is wrong with the target's URL. The URL itself is never shown: where its form is unknown, so is what
+/// of it is a password.
+fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
+    const FORM: &str = "write it as url: \"postgresql://loader@gp6:5432/qmsprd\"";
+    if secrets::url_password(url).is_some() {
+        return Err(("a password stands in the URL, before the `@`", TARGET_REMEDY));
+    }
+    if secrets::query_password(url).is_some() {
+        return Err(("a password stands among the parameters of the URL", TARGET_REMEDY));
+    }
+    let rest = url.strip_prefix("postgresql://").or_else(|| url.strip_prefix("postgres://"));
+    let Some(rest) = rest else {
+        return Err(("the URL does not start with postgresql://", FORM));
+    };
+    if rest.contains(char::is_whitespace) {
+        return Err(("a blank stands in the URL", "write %20 for a blank that belongs to a name"));
+    }
+    if rest.is_empty() {
+        return Err(("the URL names no host and no database", FORM));
+    }
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let hosts = place.split('/').next().unwrap_or(place);
+    let hosts = hosts.rsplit_once('@').map_or(hosts, |(_, hosts)| hosts);
+    let port_is_good = |host: &str| match host.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => port.parse::<u16>().is_ok_and(|port| port > 0),
+        _ => true,
+    };
+    if !hosts.split(',').all(port_is_good) {
+        return Err((
+            "what follows the last colon of the URL's host is not a port",
+            "a port is a number from 1 to 65535; a / ? # or @ that belongs to a name is written %2F %3F %23 %40",
+        ));
+    }
+    if !query.is_empty() && !query.split('&').all(|pair| pair.contains('=')) {
+        return Err((
+            "what follows the ? of the URL is not a list of name=value",
+            "write it as url: \"postgresql://loader@gp6:5432/qmsprd?sslmode=require\"; a ? that belongs to a name is written %3F",
+        ));
+    }
+    Ok(())
+}
+
+impl Default for Mount {
+    /// The default subdirectory of a path that is still to be filled in.
+    fn default() -> Self {
+        Self { path: PathBuf::new(), subdir: "file2GP".into(), owner: None }
+    }
+}
+
+impl Default for Target {
+    /// The defaults of a URL that is still to be filled in.
+    fn default() -> Self {
+        Self { url: String::new(), loader: Loader::Auto, sessions: 4, log_schema: "gpferry".into() }
+    }
+}
