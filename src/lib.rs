@@ -10,14 +10,20 @@
 //! Data moves one way, and nothing downstream is asked to decide again what upstream decided. A module uses
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
+pub mod cli;
+pub mod commands;
+pub mod engine;
 pub mod exit;
+pub mod failure;
 pub mod gzip;
 pub mod inventory;
 pub mod ledger;
 pub mod mount;
 pub mod names;
 pub mod plan;
+pub mod progress;
 pub mod remote;
+pub mod report;
 pub mod source;
 pub mod sql;
 pub mod step;

@@ -3,9 +3,8 @@
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::fault::Fault;
-use super::model::{Job, WindowRule};
-use super::reader::{At, Fields, Reader, join};
+use super::model::Job;
+use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{hours, text, timestamp};
 use super::sources::check_name;
@@ -64,7 +63,6 @@ fn read_one(
         .into_iter()
         .unzip();
     let job = Job { name: name.to_owned(), source, from, until, hours, tables };
-    check_range(reader, fields, &job);
     (job, paths)
 }
 
@@ -109,34 +107,4 @@ fn read_range(
         );
     }
     (start, end)
-}
-
-/// Tables with windows need to know where the first one starts; one window for all, where it ends.
-fn check_range(reader: &mut Reader, fields: &Fields<'_>, job: &Job) {
-    let lengths = job.tables.iter().filter_map(|table| match &table.window {
-        WindowRule::None { .. } => None,
-        WindowRule::By { length, .. } => Some(length.is_some()),
-    });
-    let (mut windowed, mut one_window) = (false, false);
-    for has_length in lengths {
-        windowed = true;
-        one_window |= !has_length;
-    }
-    if windowed && fields.get("from").is_none() {
-        reader.add(Fault::new(
-            fields.at.named,
-            join(&fields.at.path, "from"),
-            "this key is missing: nothing says where the first window of the job's tables starts",
-            format!("write it as {FROM}, or `window: none` for tables that are moved whole"),
-        ));
-    }
-    if one_window && fields.get("until").is_none() {
-        reader.add(Fault::new(
-            fields.at.named,
-            join(&fields.at.path, "until"),
-            "this key is missing: a table of the job has a window without a length, which is the job's whole \
-             range, and that has no end",
-            "write until: 2021-09-10 00:00:00, or give the window a length, as in length: 4h",
-        ));
-    }
 }

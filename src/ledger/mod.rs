@@ -296,7 +296,7 @@ impl Ledger {
         now: Timestamp,
         records: impl IntoIterator<Item = (&'a Unit, &'a Record)>,
     ) -> Result<(), LedgerError> {
-        let mut write = || {
+        let write = || {
             let transaction = self.connection.transaction()?;
             for (unit, record) in records {
                 write_unit(&transaction, run, now, unit, record)?;

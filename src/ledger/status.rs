@@ -39,6 +39,8 @@ pub struct FailedUnit {
     pub job: String,
     /// The source.
     pub source: String,
+    /// The table in the source.
+    pub table: String,
     /// The unit's id.
     pub unit: String,
     /// `check`, `export` or `load`.
@@ -104,7 +106,7 @@ impl Ledger {
     pub fn failed_units(&self, limit: u32) -> Result<Vec<FailedUnit>, LedgerError> {
         let read = || {
             let mut statement = self.connection.prepare(
-                "SELECT job, source, id, coalesce(stage, ''), coalesce(error, ''), coalesce(remedy, ''),
+                "SELECT job, source, table_name, id, coalesce(stage, ''), coalesce(error, ''), coalesce(remedy, ''),
                         (SELECT count(*) FROM attempt a WHERE a.source = unit.source AND a.unit = unit.id)
                  FROM unit WHERE state = 'failed' ORDER BY job, table_name, window_start, id LIMIT ?",
             )?;
@@ -112,11 +114,12 @@ impl Ledger {
                 Ok(FailedUnit {
                     job: row.get(0)?,
                     source: row.get(1)?,
-                    unit: row.get(2)?,
-                    stage: row.get(3)?,
-                    error: row.get(4)?,
-                    remedy: row.get(5)?,
-                    attempts: row.get(6)?,
+                    table: row.get(2)?,
+                    unit: row.get(3)?,
+                    stage: row.get(4)?,
+                    error: row.get(5)?,
+                    remedy: row.get(6)?,
+                    attempts: row.get(7)?,
                 })
             })?;
             rows.collect::<rusqlite::Result<_>>()

@@ -92,6 +92,18 @@ impl SourceError {
         }
     }
 
+    /// Was the host itself not reached?
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Remote(_) => true,
+            Self::Command(_)
+            | Self::Protocol { .. }
+            | Self::Silent { .. }
+            | Self::GivenUp { .. }
+            | Self::Failed { .. } => false,
+        }
+    }
+
     /// Is this about the host as a whole, so that its other units would fare no better?
     pub fn concerns_host(&self) -> bool {
         match self {

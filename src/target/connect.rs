@@ -175,8 +175,14 @@ fn split_parameters(url: &str) -> (String, HashMap<String, String>) {
 fn fill_in(config: &mut Config, variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
     if config.get_hosts().is_empty() {
         match variable("PGHOST") {
-            Some(hosts) => hosts.split(',').for_each(|host| drop(config.host(host))),
-            None => drop(config.host_path("/var/run/postgresql")),
+            Some(hosts) => {
+                for host in hosts.split(',') {
+                    config.host(host);
+                }
+            }
+            None => {
+                config.host_path("/var/run/postgresql");
+            }
         }
     }
     if config.get_ports().is_empty() {
@@ -237,7 +243,9 @@ fn one_by_one(
                 user: config.get_user().unwrap_or_default(),
             };
             match look_up(passfile, wanted).map_err(|error| format!("{}: {error}", passfile.display()))? {
-                Lookup::Found(password) => drop(one.password(password)),
+                Lookup::Found(password) => {
+                    one.password(password);
+                }
                 Lookup::NotFound => {}
                 Lookup::TooOpen(path) => log::warn!(
                     "password file {} is not used: others can read it (chmod 600 {})",

@@ -1,1 +1,4 @@
 //! The binary and the source tree, without any server.
+
+mod binary;
+mod floors;

@@ -1,1 +1,5 @@
 //! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
+
+mod moves;
+mod refuses;
+mod support;

@@ -1,0 +1,24 @@
+# The two commands of the README are `make demo` and `make test`; the others are for developers.
+
+.PHONY: demo test bench install check
+
+# Installs what is missing, and says so. Needs Debian and Rust; root or sudo.
+install:
+	@bash tests/lab/lab.sh install
+
+# Moves real tables between real servers on this machine and shows what happens.
+demo: install
+	@bash tests/demo.sh
+
+test: install
+	cargo test --locked
+
+# Ratios against the hand pipeline, in one run.
+bench: install
+	cargo bench --locked --bench pipeline
+
+# What must hold before a commit.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

@@ -1,0 +1,143 @@
+//! The command line: flags and their help.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use globset::Glob;
+use jiff::civil::DateTime;
+
+use crate::exit::Exit;
+
+/// Moves tables, window by window, from database clusters that are reached only by SSH into Greenplum.
+#[derive(Debug, Parser)]
+#[command(name = "gpferry", version, max_term_width = 100, after_help = exit_codes())]
+pub struct Cli {
+    #[command(flatten)]
+    /// What every command takes.
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The YAML file that names mount, target, sources and jobs
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "GPFERRY_INVENTORY",
+        default_value = "inventory.yml",
+        value_name = "PATH"
+    )]
+    pub inventory: PathBuf,
+    /// Where the record of all runs is kept [default: beside the inventory, INVENTORY.ledger.sqlite]
+    #[arg(long, global = true, env = "GPFERRY_LEDGER", value_name = "PATH")]
+    pub ledger: Option<PathBuf>,
+    /// An SSH configuration to use instead of ~/.ssh/config
+    #[arg(long, global = true, env = "GPFERRY_SSH_CONFIG", value_name = "PATH")]
+    pub ssh_config: Option<PathBuf>,
+    /// How results are written to stdout
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub format: Format,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only errors on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// No bars on a terminal, and no progress lines elsewhere
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// How log lines on stderr are written
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub log_format: Format,
+}
+
+/// How something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: one document with a `version`.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what `run` would do now; touches nothing
+    Plan(Select),
+    /// Export and load every unit that is due; resumes what an earlier run left
+    Run(Select),
+    /// The first half of `run`: files on the mount, nothing loaded
+    Export(Select),
+    /// The second half of `run`: loads what `export` left on the mount
+    Load(Select),
+    /// Per job and table: how far, how much, what failed and what to do
+    Status(Narrow),
+    /// Show a host's keys, and record them once you have compared them
+    Trust(Trust),
+    /// What a remote exit code means and what to try
+    Explain {
+        /// The exit code, 0 to 255
+        code: u32,
+    },
+}
+
+/// Which units.
+#[derive(Debug, Clone, Args)]
+pub struct Select {
+    #[command(flatten)]
+    /// Which jobs and tables.
+    pub narrow: Narrow,
+    /// Start of the first window, instead of the job's `from`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<DateTime>,
+    /// Final end, instead of the job's `until`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<DateTime>,
+    /// At most so many units
+    #[arg(long, value_name = "N")]
+    pub max_units: Option<usize>,
+}
+
+/// Which jobs and tables.
+#[derive(Debug, Clone, Args)]
+pub struct Narrow {
+    /// Only jobs of this name; a glob, may be given more than once
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    pub job: Vec<Glob>,
+    /// Only tables of this name, as schema.table; a glob, may be given more than once
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    pub table: Vec<Glob>,
+    /// Only jobs of this source; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub source: Vec<String>,
+}
+
+/// Whose keys.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// A source of the inventory, an alias, or user@host:port
+    pub host: String,
+    /// Record without asking, for scripts that compare the fingerprint themselves
+    #[arg(long, value_name = "SHA256:…")]
+    pub fingerprint: Vec<String>,
+}
+
+fn glob(text: &str) -> Result<Glob, String> {
+    Glob::new(text).map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<DateTime, String> {
+    text.parse()
+        .map_err(|_| "not a time like `2021-08-10 00:00:00`, `2021-08-10T00:00` or `2021-08-10`".into())
+}
+
+fn exit_codes() -> String {
+    let lines: Vec<String> = Exit::ALL.iter().map(|exit| format!("  {exit}")).collect();
+    format!("Exit codes:\n{}", lines.join("\n"))
+}

@@ -1,0 +1,133 @@
+//! `run`, and its halves `export` and `load`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{ledger_path, make_plan, pool, print, print_json, selection, width};
+use crate::cli::{Common, Format, Select};
+use crate::engine::{Ground, Halves, Outcome, execute};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::inventory::{self, Inventory};
+use crate::ledger::lock::JobLock;
+use crate::ledger::{Ledger, Run};
+use crate::mount::Mount;
+use crate::plan::{Known, Selection, selects};
+use crate::progress::{Progress, Screen};
+use crate::report::run::{Totals, json, text};
+use crate::stop::Stop;
+use crate::target::Address;
+use crate::unit::UnitKey;
+
+/// Does what is due.
+///
+/// # Errors
+/// [`Failure`] where that could not be done at all.
+pub(super) fn run(
+    common: &Common,
+    select: &Select,
+    halves: Halves,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
+    let begin = Instant::now();
+    let stop = Stop::on_signals().map_err(|error| Failure::Io { doing: "listening for signals", error })?;
+    let inventory = inventory::load(&common.inventory)?;
+    let selection = selection(&inventory, select)?;
+    let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
+    let started_at = Timestamp::now();
+    let path = ledger_path(common);
+    let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
+    let mut ledger = Ledger::open(&path)?;
+    let pool = pool(common);
+    let mut plan = make_plan(&inventory, &selection, &ledger.known()?, &pool, started_at)?;
+    if halves == Halves::Load {
+        let known = ledger.known()?;
+        plan.units.retain(|unit| known.get(&unit.key) == Some(&Known::Exported));
+    }
+    let mount = Mount::open(&inventory.mount)?;
+    let run = Run {
+        id: run_id(started_at),
+        command: word(halves).into(),
+        inventory: inventory.path.display().to_string(),
+        started_at,
+    };
+    ledger.begin_run(&run)?;
+    let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
+    let ground = Ground {
+        inventory: &inventory,
+        plan: &plan,
+        run: &run,
+        mount: &mount,
+        target: &target,
+        pool: &pool,
+        stop: &stop,
+        halves,
+    };
+    let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
+    progress.finish();
+    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &stop));
+    ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
+    let outcome = outcome?;
+    match common.format {
+        Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
+        Format::Json => print_json(&json(&run.id, &plan, &outcome, begin.elapsed(), exit.code()))?,
+    }
+    Ok(exit)
+}
+
+/// What a ledger knows, without making one where there is none.
+///
+/// # Errors
+/// [`Failure::Ledger`].
+pub(super) fn known(path: &Path) -> Result<HashMap<UnitKey, Known>, Failure> {
+    if !path.exists() {
+        return Ok(HashMap::new());
+    }
+    Ok(Ledger::open(path)?.known()?)
+}
+
+/// Holds every selected job, so that no second process works on one.
+fn lock_jobs(
+    inventory: &Inventory,
+    selection: &Selection,
+    ledger: &Path,
+    now: Timestamp,
+) -> Result<Vec<JobLock>, Failure> {
+    let jobs = inventory.jobs.iter().filter(|job| selects(selection, job));
+    Ok(jobs.map(|job| JobLock::take(ledger, &job.name, now)).collect::<Result<_, _>>()?)
+}
+
+fn exit(outcome: &Outcome, stop: &Stop) -> Exit {
+    let totals = Totals::of(outcome);
+    if let Some(exit) = stop.exit() {
+        exit
+    } else if outcome.no_source_reached {
+        Exit::Unreachable
+    } else if totals.failed + totals.left() > 0 {
+        Exit::UnitsFailed
+    } else {
+        Exit::Done
+    }
+}
+
+fn word(halves: Halves) -> &'static str {
+    match halves {
+        Halves::Both => "run",
+        Halves::Export => "export",
+        Halves::Load => "load",
+    }
+}
+
+/// Start time and four random digits: sorts by time, and two runs of one second differ.
+fn run_id(now: Timestamp) -> String {
+    let mut bytes = [0; 2];
+    // Without random numbers the job locks still keep runs of one ledger apart.
+    let _ = openssl::rand::rand_bytes(&mut bytes);
+    let mut id = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let _ = write!(id, "-{:02x}{:02x}", bytes[0], bytes[1]);
+    id
+}

@@ -1,0 +1,45 @@
+//! What workers tell: the one stream that ledger, progress and report read.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::mount::Exported;
+use crate::step::UnitFailure;
+use crate::step::load::Loaded;
+
+/// Something happened to a unit, named by its place in the plan.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Place of the unit in the plan.
+    pub unit: usize,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened to a unit.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// An attempt at exporting it began.
+    Exporting {
+        /// Which attempt of this run, from 1.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// Its file is published.
+    Exported {
+        /// The proof.
+        exported: Exported,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Its load began.
+    Loading,
+    /// Its rows are in the target.
+    Loaded(Loaded),
+    /// An attempt failed and another one follows.
+    Retrying(UnitFailure),
+    /// It is given up, for this run.
+    Failed(UnitFailure),
+}

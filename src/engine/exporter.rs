@@ -1,0 +1,204 @@
+//! Exporters: per source as many threads as it may have sessions, each taking batch after batch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::thread::Scope;
+
+use crossbeam_channel::Sender;
+use jiff::Timestamp;
+
+use super::{Event, Ground, Shipment, Tell, What, pause, prepare};
+use crate::engine::Halves;
+use crate::inventory::Source;
+use crate::mount::Manifest;
+use crate::remote::ssh::Pooled;
+use crate::source::{Script, SourceError};
+use crate::step::export::{self, Order, Outcome, export};
+use crate::step::{Stage, UnitFailure};
+
+/// Small units that one run of the script takes.
+const SMALL_BATCH: usize = 512;
+/// Others that share one run of the script and one database session.
+const BATCH: usize = 8;
+
+/// What the exporters of one source share.
+struct Queue<'a> {
+    batches: Mutex<VecDeque<Vec<Order<'a>>>>,
+    /// Set once the host is given up, so that it is not tried again for every unit.
+    down: Mutex<Option<UnitFailure>>,
+}
+
+/// Starts the exporters of every source.
+pub(super) fn spawn<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    ground: Ground<'env>,
+    manifest: &'env Mutex<Manifest>,
+    orders: Vec<Order<'env>>,
+    ship: &Sender<Shipment>,
+    tell: &Sender<Event>,
+) {
+    let mut by_source: BTreeMap<&str, Vec<Order<'env>>> = BTreeMap::new();
+    for order in orders {
+        by_source.entry(&order.unit.key.source).or_default().push(order);
+    }
+    for source in &ground.inventory.sources {
+        let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
+        let batches = batches(orders, source.sessions);
+        let threads = source.sessions.min(batches.len());
+        let queue = std::sync::Arc::new(Queue { batches: Mutex::new(batches), down: Mutex::new(None) });
+        for _ in 0..threads {
+            let (queue, ship, tell) = (std::sync::Arc::clone(&queue), ship.clone(), Tell(tell.clone()));
+            scope.spawn(move || Exporter::new(ground, source, manifest, ship, tell).work(&queue));
+        }
+    }
+}
+
+/// Units that are not small come first: they take longest.
+fn batches(orders: Vec<Order<'_>>, sessions: usize) -> VecDeque<Vec<Order<'_>>> {
+    let (small, large): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| order.small);
+    let mut batches = VecDeque::new();
+    for (orders, most) in [(large, BATCH), (small, SMALL_BATCH)] {
+        let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
+        let mut orders = orders.into_iter().peekable();
+        while orders.peek().is_some() {
+            batches.push_back(orders.by_ref().take(size).collect());
+        }
+    }
+    batches
+}
+
+/// One thread with its own SSH session.
+struct Exporter<'a> {
+    ground: Ground<'a>,
+    source: &'a Source,
+    script: Script,
+    manifest: &'a Mutex<Manifest>,
+    remote: Option<Pooled>,
+    ship: Sender<Shipment>,
+    tell: Tell,
+}
+
+impl<'a> Exporter<'a> {
+    fn new(
+        ground: Ground<'a>,
+        source: &'a Source,
+        manifest: &'a Mutex<Manifest>,
+        ship: Sender<Shipment>,
+        tell: Tell,
+    ) -> Self {
+        Self { ground, source, script: Script::greenplum(), manifest, remote: None, ship, tell }
+    }
+
+    fn work(mut self, queue: &Queue<'_>) {
+        while let Some(batch) = locked(&queue.batches).pop_front() {
+            if self.ground.stop.asked() {
+                return;
+            }
+            let down = locked(&queue.down).clone();
+            match down {
+                Some(failure) => self.fail_all(&batch, &failure),
+                None => self.batch(batch, queue),
+            }
+        }
+    }
+
+    /// Takes a batch through its attempts.
+    fn batch(&mut self, batch: Vec<Order<'_>>, queue: &Queue<'_>) {
+        let retries = batch.iter().map(|order| order.unit.entry.export.retries).max().unwrap_or(0);
+        let mut left = batch;
+        for attempt in 1..=retries + 1 {
+            let last = attempt > retries;
+            let (again, broken) = self.attempt(&left, attempt, last);
+            if again.is_empty() || self.ground.stop.asked() {
+                return;
+            }
+            left.retain(|order| again.contains(&order.index));
+            if let Some(error) = broken {
+                let failure = UnitFailure::of_source(Stage::Export, &error);
+                if last || !failure.can_retry {
+                    if error.concerns_host() {
+                        *locked(&queue.down) = Some(failure.clone());
+                    }
+                    return self.fail_all(&left, &failure);
+                }
+                log::warn!("{}: {} (attempt {attempt}; trying again)", self.source.name, failure.error);
+                for order in &left {
+                    self.tell.say(order.index, What::Retrying(failure.clone()));
+                }
+            }
+            pause(attempt, self.ground.stop);
+        }
+    }
+
+    /// One attempt: which units are to be tried again, and what broke the batch as a whole.
+    fn attempt(
+        &mut self,
+        batch: &[Order<'_>],
+        attempt: u32,
+        last: bool,
+    ) -> (Vec<usize>, Option<SourceError>) {
+        for order in batch {
+            self.tell.say(order.index, What::Exporting { attempt, at: Timestamp::now() });
+        }
+        let mut again: Vec<usize> = batch.iter().map(|order| order.index).collect();
+        let mut retry = Vec::new();
+        let mut remote = match self.remote.take().map_or_else(|| self.connect(), Ok) {
+            Ok(remote) => remote,
+            Err(error) => return (again, Some(error)),
+        };
+        let ground = export::Ground {
+            source: self.source,
+            script: &self.script,
+            mount: self.ground.mount,
+            manifest: self.manifest,
+            run: &self.ground.run.id,
+            stop: self.ground.stop,
+        };
+        let ended = export(ground, &mut remote, attempt, batch, |index, outcome| {
+            again.retain(|&other| other != index);
+            match outcome {
+                Outcome::Exported { exported, took } => {
+                    self.tell.say(index, What::Exported { exported: exported.clone(), took });
+                    if self.ground.halves == Halves::Both {
+                        // The receiver lives until every sender is gone.
+                        let _ = self.ship.send(Shipment { index, exported });
+                    }
+                }
+                Outcome::Failed(failure) if failure.can_retry && !last => {
+                    self.tell.say(index, What::Retrying(failure));
+                    retry.push(index);
+                }
+                Outcome::Failed(failure) => self.tell.say(index, What::Failed(failure)),
+            }
+        });
+        match ended {
+            Ok(()) => {
+                self.remote = Some(remote);
+                (retry, None)
+            }
+            Err(error) if again.is_empty() => {
+                log::debug!("{}: after the last unit was answered: {error}", self.source.name);
+                (retry, None)
+            }
+            Err(error) => {
+                again.extend(retry);
+                (again, Some(error))
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<Pooled, SourceError> {
+        Ok(self.ground.pool.get(&prepare::host(self.source)?)?)
+    }
+
+    fn fail_all(&self, batch: &[Order<'_>], failure: &UnitFailure) {
+        for order in batch {
+            self.tell.say(order.index, What::Failed(failure.clone()));
+        }
+    }
+}
+
+/// A lock whose holder panicked guards nothing that could be half done here.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

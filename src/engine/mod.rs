@@ -1,0 +1,330 @@
+//! The run: worker pools that take units through export and load, and one loop that hears of it all.
+//!
+//! Exporters (per source, one SSH session and one database session each) and loaders (one target session each)
+//! share nothing but queues. Everything they have to say goes through one channel of [`Event`]s to the thread
+//! that called [`execute`], which keeps the ledger and tells the listener; so nothing here needs a lock around a
+//! unit's state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use jiff::Timestamp;
+
+use crate::failure::Failure;
+use crate::inventory::Inventory;
+use crate::ledger::{Ledger, Record, RecordedFailure, Run, State};
+use crate::mount::{Exported, Mount};
+use crate::plan::Plan;
+use crate::remote::ssh::Pool;
+use crate::step::UnitFailure;
+use crate::step::load::{How, Loaded};
+use crate::stop::Stop;
+use crate::target::{Address, Session};
+
+mod event;
+mod exporter;
+mod loader;
+pub mod prepare;
+
+pub use event::{Event, What};
+
+/// How long a unit's progress may wait for the ledger, to be written together with others'.
+const LEDGER_PAUSE: Duration = Duration::from_millis(100);
+
+/// Which halves of a run are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halves {
+    /// `gpferry run`.
+    Both,
+    /// `gpferry export`.
+    Export,
+    /// `gpferry load`.
+    Load,
+}
+
+/// Everything a run stands on.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "sessions have nothing to show")]
+pub struct Ground<'a> {
+    /// What was meant.
+    pub inventory: &'a Inventory,
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// This run.
+    pub run: &'a Run,
+    /// The mount, looked at.
+    pub mount: &'a Mount,
+    /// How the target is reached.
+    pub target: &'a Address,
+    /// SSH sessions.
+    pub pool: &'a Pool,
+    /// Whether to stop.
+    pub stop: &'a Stop,
+    /// Which halves are done.
+    pub halves: Halves,
+}
+
+/// What became of a unit.
+#[derive(Debug, Clone)]
+pub struct Fate {
+    /// As the ledger has it.
+    pub record: Record,
+    /// Whether this run loaded it.
+    pub how: Option<How>,
+    /// Why it failed.
+    pub failure: Option<UnitFailure>,
+}
+
+/// A run's outcome.
+#[derive(Debug)]
+pub struct Outcome {
+    /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
+    pub fates: Vec<Option<Fate>>,
+    /// No source host that was needed could be reached.
+    pub no_source_reached: bool,
+}
+
+/// A published unit on its way to a loader.
+#[derive(Debug)]
+struct Shipment {
+    index: usize,
+    exported: Exported,
+}
+
+/// Does the run. `listen` hears every event, after it was noted.
+///
+/// # Errors
+/// [`Failure`] where nothing can go on: no target, no mount, no ledger. Units that fail are no errors.
+pub fn execute(
+    ground: Ground<'_>,
+    ledger: &mut Ledger,
+    listen: &mut dyn FnMut(&Event),
+) -> Result<Outcome, Failure> {
+    let plan = ground.plan;
+    let mut book = Book::new(ground, ledger);
+    if plan.units.is_empty() {
+        return Ok(book.close(false));
+    }
+    let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
+    session.ensure_load_log()?;
+    let already = already_there(&mut session, plan)?;
+    for (index, loaded) in &already {
+        book.note(Event { unit: *index, what: What::Loaded(*loaded) }, listen)?;
+    }
+    let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
+    let (ready, to_export) = book.resumable(left, ground.halves)?;
+    let mut no_source_reached = false;
+    let mut orders = Vec::new();
+    if !to_export.is_empty() {
+        let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
+        let targets = session.tables(&tables)?;
+        drop(session);
+        let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
+        let sources = prepare::describe(ground.inventory, &units, ground.pool);
+        no_source_reached =
+            sources.values().all(|asked| asked.as_ref().is_err_and(|error| error.is_unreachable()));
+        let today = ground.run.started_at.to_zoned(ground.inventory.timezone.clone()).date();
+        let sorted = prepare::orders(plan, &to_export, ground.inventory, &sources, &targets, today);
+        for (index, order) in sorted {
+            match order {
+                Ok(order) => orders.push(order),
+                Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
+            }
+        }
+    } else {
+        drop(session);
+    }
+    let manifest =
+        if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
+    std::thread::scope(|scope| {
+        let (tell, events) = unbounded();
+        let (ship, shipments) = unbounded();
+        loader::spawn(scope, ground, shipments, &tell, ready.len() + orders.len());
+        for shipment in ready {
+            // The receiver lives until every sender is gone.
+            let _ = ship.send(shipment);
+        }
+        if let Some(manifest) = &manifest {
+            exporter::spawn(scope, ground, manifest, orders, &ship, &tell);
+        }
+        drop((ship, tell));
+        book.follow(&events, listen)
+    })?;
+    Ok(book.close(no_source_reached))
+}
+
+/// The plan's units that are in the target: a ledger that lags behind, or was deleted, learns of them here.
+fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, Loaded>, Failure> {
+    let mut there = HashMap::new();
+    for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
+        there.extend(session.already_there(source, &ids)?);
+    }
+    let found = |(index, rows)| (index, Loaded { rows, how: How::AlreadyThere, took: Duration::ZERO });
+    Ok(plan
+        .units
+        .iter()
+        .enumerate()
+        .filter_map(|(index, unit)| there.get(&unit.key).map(|&rows| (index, rows)))
+        .map(found)
+        .collect())
+}
+
+/// Where every unit stands, and the ledger that is told of it.
+struct Book<'a> {
+    ground: Ground<'a>,
+    ledger: &'a mut Ledger,
+    fates: Vec<Option<Fate>>,
+    dirty: BTreeSet<usize>,
+    written: Instant,
+}
+
+impl<'a> Book<'a> {
+    fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
+        let fates = vec![None; ground.plan.units.len()];
+        Self { ground, ledger, fates, dirty: BTreeSet::new(), written: Instant::now() }
+    }
+
+    /// Sorts what is left into files that an earlier run published and units that have to be exported.
+    fn resumable(&self, left: Vec<usize>, halves: Halves) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
+        let (mut ready, mut to_export) = (Vec::new(), Vec::new());
+        for index in left {
+            let exported = match halves {
+                Halves::Export => None,
+                Halves::Both | Halves::Load => self.ledger.exported(&self.ground.plan.units[index].key)?,
+            };
+            match (exported, halves) {
+                (Some(exported), _) => ready.push(Shipment { index, exported }),
+                (None, Halves::Both | Halves::Export) => to_export.push(index),
+                (None, Halves::Load) => {}
+            }
+        }
+        Ok((ready, to_export))
+    }
+
+    /// Hears events until nobody is left to tell any.
+    fn follow(&mut self, events: &Receiver<Event>, listen: &mut dyn FnMut(&Event)) -> Result<(), Failure> {
+        let followed = self.hear_all(events, listen).and_then(|()| self.write());
+        if followed.is_err() {
+            // The ledger cannot be written: stop the workers, and hear them out so that none blocks.
+            self.ground.stop.give_up();
+            events.iter().for_each(drop);
+        }
+        followed
+    }
+
+    fn hear_all(&mut self, events: &Receiver<Event>, listen: &mut dyn FnMut(&Event)) -> Result<(), Failure> {
+        loop {
+            match events.recv_timeout(LEDGER_PAUSE) {
+                Ok(event) => self.note(event, listen)?,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.write()?,
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if self.written.elapsed() >= LEDGER_PAUSE {
+                self.write()?;
+            }
+        }
+    }
+
+    fn note(&mut self, event: Event, listen: &mut dyn FnMut(&Event)) -> Result<(), Failure> {
+        if matches!(event.what, What::Exporting { attempt, .. } if attempt > 1) {
+            // The attempt before must be on record before this one takes its place.
+            self.write()?;
+        }
+        listen(&event);
+        let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
+        fate.apply(event.what);
+        self.dirty.insert(event.unit);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let units = &self.ground.plan.units;
+        let records =
+            self.dirty.iter().filter_map(|&index| Some((&units[index], &self.fates[index].as_ref()?.record)));
+        self.ledger.record(&self.ground.run.id, Timestamp::now(), records)?;
+        self.dirty.clear();
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    fn close(self, no_source_reached: bool) -> Outcome {
+        Outcome { fates: self.fates, no_source_reached }
+    }
+}
+
+impl Fate {
+    fn begun() -> Self {
+        let record = Record {
+            attempt: 1,
+            state: State::Exporting,
+            started_at: Timestamp::now(),
+            exported: None,
+            rows_loaded: None,
+            export_seconds: None,
+            load_seconds: None,
+            failure: None,
+        };
+        Self { record, how: None, failure: None }
+    }
+
+    fn apply(&mut self, what: What) {
+        let record = &mut self.record;
+        match what {
+            What::Exporting { attempt, at } => {
+                *self = Self {
+                    record: Record { attempt, started_at: at, ..Self::begun().record },
+                    ..Self::begun()
+                }
+            }
+            What::Exported { exported, took } => {
+                record.state = State::Exported;
+                record.exported = Some(exported);
+                record.export_seconds = Some(took.as_secs_f64());
+            }
+            What::Loading => record.state = State::Loading,
+            What::Loaded(loaded) => {
+                record.state = State::Loaded;
+                record.rows_loaded = Some(loaded.rows);
+                record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
+                self.how = Some(loaded.how);
+            }
+            What::Retrying(failure) | What::Failed(failure) => {
+                record.state = State::Failed;
+                record.failure = Some(RecordedFailure {
+                    stage: failure.stage.word(),
+                    error: failure.error.clone(),
+                    remedy: failure.remedy.clone(),
+                });
+                if !failure.file_is_good {
+                    record.exported = None;
+                }
+                self.failure = Some(failure);
+            }
+        }
+    }
+}
+
+/// Where a worker tells what happened.
+#[derive(Debug, Clone)]
+struct Tell(Sender<Event>);
+
+impl Tell {
+    fn say(&self, unit: usize, what: What) {
+        // The receiver lives until every sender is gone.
+        let _ = self.0.send(Event { unit, what });
+    }
+}
+
+/// Waits before another attempt: growing, jittered, and not past a stop.
+fn pause(attempt: u32, stop: &Stop) {
+    let base = Duration::from_millis(500) * 2u32.saturating_pow(attempt.min(6).saturating_sub(1));
+    let mut byte = [128];
+    // Without random numbers the pause is merely less spread.
+    let _ = openssl::rand::rand_bytes(&mut byte);
+    let until = Instant::now() + base.mul_f64(0.5 + f64::from(byte[0]) / 255.0);
+    while Instant::now() < until && !stop.asked() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

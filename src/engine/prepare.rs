@@ -1,0 +1,217 @@
+//! Before the first row moves: every source and the target are asked what they hold, and each unit is either
+//! ready or failed with its reason.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::civil::Date;
+use rayon::prelude::*;
+
+use super::Failure;
+use crate::inventory::{Inventory, Source};
+use crate::names::TableName;
+use crate::plan::{Catalog, Plan};
+use crate::remote::Remote;
+use crate::remote::ssh::{HostText, Pool};
+use crate::source::postgres::{self, SourceFacts, SourceTable};
+use crate::source::{Conversation, Reply, Request, Script, SourceError};
+use crate::step::export::{Order, settings};
+use crate::step::{Stage, UnitFailure, check};
+use crate::target::TargetTable;
+use crate::unit::{Unit, UnitKey};
+
+/// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
+const SMALL: u64 = 1 << 20;
+/// How long a catalog may take to answer.
+const CATALOG_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// What a source's catalog says.
+#[derive(Debug, Default)]
+pub struct SourceCatalog {
+    tables: HashMap<TableName, SourceTable>,
+}
+
+/// A source that was asked: its catalog, or why it has none.
+pub type Asked<T> = BTreeMap<String, Result<T, SourceError>>;
+
+/// Asks every source in parallel. A source that cannot be reached does not hold the others up.
+fn ask_each<T: Send>(
+    sources: Vec<&Source>,
+    pool: &Pool,
+    ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
+) -> Asked<T> {
+    let asked = |source: &&Source| {
+        let script = Script::greenplum();
+        let answer = host(source).and_then(|host| Ok(pool.get(&host)?)).and_then(|mut remote| {
+            script.ensure(&mut remote)?;
+            ask(source, &mut remote, &script)
+        });
+        (source.name.clone(), answer)
+    };
+    // One thread per source: they wait, they do not compute.
+    match rayon::ThreadPoolBuilder::new().num_threads(sources.len().clamp(1, 64)).build() {
+        Ok(threads) => threads.install(|| sources.par_iter().map(asked).collect()),
+        Err(_) => sources.iter().map(asked).collect(),
+    }
+}
+
+/// The host of a source; the inventory's reader has looked at its form already.
+pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
+    Ok(source.host.parse::<HostText>()?)
+}
+
+/// Lists the tables of sources, for the globs of a plan.
+///
+/// # Errors
+/// [`Failure::Source`] for the first source that cannot be asked: a plan without its tables would be wrong.
+pub fn list(sources: Vec<&Source>, pool: &Pool) -> Result<Catalog, Failure> {
+    let asked = ask_each(sources, pool, |source, remote, script| {
+        let mut talk = begin(source, remote, script, "the list of tables")?;
+        let rows = query(&mut talk, source, 0, postgres::list_tables(), "listing its tables")?;
+        end(talk)?;
+        Ok(rows.iter().filter_map(|row| postgres::read_table_name(row)).collect())
+    });
+    asked
+        .into_iter()
+        .map(|(name, answer)| Ok((name.clone(), answer.map_err(|error| Failure::source(&name, error))?)))
+        .collect()
+}
+
+/// Describes the tables of a plan, source by source.
+pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<SourceCatalog> {
+    let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
+    for unit in units {
+        wanted.entry(&unit.key.source).or_default().insert(&unit.table);
+    }
+    let sources =
+        inventory.sources.iter().filter(|source| wanted.contains_key(source.name.as_str())).collect();
+    ask_each(sources, pool, |source, remote, script| {
+        let tables: Vec<&TableName> =
+            wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
+        let mut talk = begin(source, remote, script, "the catalog query")?;
+        let rows = query(&mut talk, source, 0, postgres::FACTS.into(), "asking what the database is")?;
+        let facts = rows
+            .first()
+            .map_or(SourceFacts { version: 0, greenplum: false }, |row| postgres::read_facts(row));
+        let mut catalog = SourceCatalog::default();
+        for (no, some) in (1u32..).zip(tables.chunks(2000)) {
+            let sql = postgres::describe_tables(facts, some);
+            for row in query(&mut talk, source, no, sql, "reading its catalog")? {
+                if let Some((table, column, bytes)) = postgres::read_column(&row) {
+                    let table = catalog.tables.entry(table).or_default();
+                    table.columns.push(column);
+                    table.bytes = bytes;
+                }
+            }
+        }
+        end(talk)?;
+        Ok(catalog)
+    })
+}
+
+fn begin<'a>(
+    source: &Source,
+    remote: &'a mut dyn Remote,
+    script: &Script,
+    what: &str,
+) -> Result<Conversation<'a>, SourceError> {
+    let mut talk = Conversation::start(remote, script, "query", what, CATALOG_LIMIT)?;
+    for (name, value) in settings(source, "catalog") {
+        talk.ask(&Request::Set { name, value });
+    }
+    Ok(talk)
+}
+
+/// Asks one query and waits for all of its rows.
+fn query(
+    talk: &mut Conversation<'_>,
+    source: &Source,
+    no: u32,
+    sql: String,
+    what: &str,
+) -> Result<Vec<String>, SourceError> {
+    talk.ask(&Request::Query { no, sql });
+    let mut rows = Vec::new();
+    loop {
+        match talk.next(std::time::Duration::from_secs(1))? {
+            None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+            Some(Reply::Row { text, .. }) => rows.push(text),
+            Some(Reply::Done { rows: said, .. }) if said == rows.len() as u64 => return Ok(rows),
+            Some(Reply::Done { .. }) => {
+                return Err(SourceError::GivenUp { host: source.host.clone(), code: 2 });
+            }
+            Some(Reply::Error { message, sqlstate, .. }) => {
+                let cause = crate::remote::Cause::from_text(&message, sqlstate.as_deref());
+                return Err(SourceError::Failed {
+                    host: source.host.clone(),
+                    what: format!("{what} (database {})", source.database),
+                    message,
+                    cause,
+                });
+            }
+            Some(Reply::End { code }) => {
+                return Err(SourceError::GivenUp { host: source.host.clone(), code });
+            }
+        }
+    }
+}
+
+/// Ends a conversation in order.
+fn end(mut talk: Conversation<'_>) -> Result<(), SourceError> {
+    talk.ask(&Request::End);
+    loop {
+        if let Some(Reply::End { .. }) = talk.next(std::time::Duration::from_secs(1))? {
+            talk.finish();
+            return Ok(());
+        }
+    }
+}
+
+/// Sorts units into those that can be exported and those that cannot.
+pub(super) fn orders<'a>(
+    plan: &'a Plan,
+    wanted: &[usize],
+    inventory: &Inventory,
+    sources: &Asked<SourceCatalog>,
+    targets: &HashMap<TableName, TargetTable>,
+    today: Date,
+) -> Vec<(usize, Result<Order<'a>, UnitFailure>)> {
+    wanted
+        .iter()
+        .map(|&index| {
+            let unit = &plan.units[index];
+            (index, order(index, unit, inventory, sources, targets, today))
+        })
+        .collect()
+}
+
+fn order<'a>(
+    index: usize,
+    unit: &'a Unit,
+    inventory: &Inventory,
+    sources: &Asked<SourceCatalog>,
+    targets: &HashMap<TableName, TargetTable>,
+    today: Date,
+) -> Result<Order<'a>, UnitFailure> {
+    let source = match sources.get(&unit.key.source) {
+        Some(Ok(catalog)) => catalog.tables.get(&unit.table),
+        Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
+        None => None,
+    };
+    let columns = check::columns(unit, source, targets.get(&unit.target))
+        .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
+    let described = source.cloned().unwrap_or_default();
+    let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {
+        UnitFailure::new(Stage::Check, &error, "correct `window` for this table in the inventory")
+    })?;
+    let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
+    Ok(Order { index, unit, file: unit.relative_path(today), columns, sql, small })
+}
+
+/// Keys of units, by source: how the load log is asked.
+pub(super) fn by_source<'a>(keys: impl Iterator<Item = &'a UnitKey>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut sorted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for key in keys {
+        sorted.entry(&key.source).or_default().push(&key.id);
+    }
+    sorted
+}

@@ -1,0 +1,162 @@
+//! What a run did.
+
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::plan::{skipped, unit};
+use super::{JSON_VERSION, block, count, two_decimals};
+use crate::engine::{Fate, Halves, Outcome};
+use crate::ledger::State;
+use crate::plan::Plan;
+use crate::step::UnitFailure;
+use crate::step::load::How;
+use crate::target::Collisions;
+
+/// Counts over a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Units of the plan.
+    pub units: u64,
+    /// Units whose rows this run put into the target.
+    pub loaded: u64,
+    /// Units that were there before.
+    pub already_there: u64,
+    /// Units whose file is on the mount, not loaded.
+    pub exported: u64,
+    /// Units that failed.
+    pub failed: u64,
+    /// Rows that this run put into the target.
+    pub rows: u64,
+    /// Compressed bytes of the files of loaded and exported units.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// Adds a run up.
+    pub fn of(outcome: &Outcome) -> Self {
+        let mut totals = Self { units: outcome.fates.len() as u64, ..Self::default() };
+        for fate in outcome.fates.iter().flatten() {
+            totals.bytes += fate.record.exported.as_ref().map_or(0, |exported| exported.trailer.bytes);
+            match (fate.record.state, fate.how) {
+                (State::Loaded, Some(How::AlreadyThere)) => totals.already_there += 1,
+                (State::Loaded, Some(How::Now) | None) => {
+                    totals.loaded += 1;
+                    totals.rows += fate.record.rows_loaded.unwrap_or(0);
+                }
+                (State::Exported | State::Loading, _) => totals.exported += 1,
+                (State::Failed, _) => totals.failed += 1,
+                (State::Exporting, _) => {}
+            }
+        }
+        totals
+    }
+
+    /// Units that were neither finished nor failed: a stop left them.
+    pub fn left(&self) -> u64 {
+        self.units - self.loaded - self.already_there - self.exported - self.failed
+    }
+}
+
+/// For people.
+pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, width: u16) -> String {
+    let mut shown = String::new();
+    for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
+        let Some(failure) = fate.as_ref().and_then(failed) else { continue };
+        shown.push_str(&format!("FAILED in {}: {}\n", failure.stage.word(), unit.key));
+        shown.push_str(&block("    ", &failure.error, width));
+        if let Some(keys) = &failure.keys {
+            shown.push_str(&collisions(keys));
+        }
+        shown.push_str(&block("    try: ", &failure.remedy, width));
+    }
+    shown.push_str(&skipped(&plan.skipped));
+    shown.push_str(&summary(&Totals::of(outcome), halves, took));
+    shown
+}
+
+fn failed(fate: &Fate) -> Option<&UnitFailure> {
+    fate.failure.as_ref().filter(|_| fate.record.state == State::Failed)
+}
+
+fn collisions(keys: &Collisions) -> String {
+    let line = |what: &str, keys: &[String]| {
+        if keys.is_empty() { String::new() } else { format!("    {what}: {}\n", keys.join(", ")) }
+    };
+    line("first keys twice in the file", &keys.twice_in_file)
+        + &line("first keys already in the target", &keys.already_there)
+}
+
+fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
+    let units = count(totals.units, "unit");
+    let mut parts = match halves {
+        Halves::Export => vec![format!("{} of {units} exported", totals.exported)],
+        Halves::Both | Halves::Load => {
+            vec![format!("{} of {units} loaded", totals.loaded), count(totals.rows, "row")]
+        }
+    };
+    parts.push(HumanBytes(totals.bytes).to_string());
+    if totals.already_there > 0 {
+        parts.push(format!("{} already there", totals.already_there));
+    }
+    if totals.exported > 0 && halves != Halves::Export {
+        parts.push(format!("{} exported and waiting to be loaded", totals.exported));
+    }
+    if totals.left() > 0 {
+        parts.push(format!("{} not finished", totals.left()));
+    }
+    parts.push(format!("{} failed", totals.failed));
+    let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
+    let resume = if unfinished { "; the same command resumes them" } else { "" };
+    format!("{}, in {:.2} s{resume}\n", parts.join(", "), took.as_secs_f64())
+}
+
+/// For programs.
+pub fn json(run: &str, plan: &Plan, outcome: &Outcome, took: Duration, exit_code: u8) -> Value {
+    let units: Vec<Value> = plan
+        .units
+        .iter()
+        .zip(&outcome.fates)
+        .map(|(one, fate)| {
+            let mut value = unit(one);
+            if let (Some(object), Some(fate)) = (value.as_object_mut(), fate) {
+                object.extend(described(fate));
+            }
+            value
+        })
+        .collect();
+    let totals = Totals::of(outcome);
+    json!({
+        "version": JSON_VERSION,
+        "run": run,
+        "exit_code": exit_code,
+        "seconds": two_decimals(took.as_secs_f64()),
+        "totals": {
+            "units": totals.units, "loaded": totals.loaded, "already_there": totals.already_there,
+            "exported": totals.exported, "failed": totals.failed, "left": totals.left(),
+            "rows": totals.rows, "bytes": totals.bytes,
+        },
+        "units": units,
+        "skipped": plan.skipped,
+    })
+}
+
+fn described(fate: &Fate) -> serde_json::Map<String, Value> {
+    let record = &fate.record;
+    let value = json!({
+        "state": record.state.word(),
+        "already_there": fate.how == Some(How::AlreadyThere),
+        "attempt": record.attempt,
+        "file": record.exported.as_ref().map(|exported| &exported.file),
+        "rows_exported": record.exported.as_ref().map(|exported| exported.rows),
+        "rows_loaded": record.rows_loaded,
+        "bytes": record.exported.as_ref().map(|exported| exported.trailer.bytes),
+        "export_seconds": record.export_seconds.map(two_decimals),
+        "load_seconds": record.load_seconds.map(two_decimals),
+        "failure": record.failure.as_ref().map(|failure| json!({
+            "stage": failure.stage, "error": failure.error, "remedy": failure.remedy,
+        })),
+    });
+    value.as_object().cloned().unwrap_or_default()
+}
