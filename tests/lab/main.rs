@@ -1,1 +1,3 @@
 //! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
+
+mod ssh;

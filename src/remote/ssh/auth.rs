@@ -223,22 +223,25 @@ impl Login<'_> {
             Err(error) if is_timeout(&error) => {
                 Err(failed(self.target, "authentication", self.options.auth_timeout, &error))
             }
-            Err(error) if is_loss(&error) => {
+            Err(error) if hung_up(&error) => {
                 self.tried
                     .push(format!("{what} (then the server hung up: MaxAuthTries? IdentitiesOnly helps)"));
                 Ok(Answer::HungUp)
             }
             Err(error) => {
-                let refused = matches!(
-                    error.code(),
-                    ErrorCode::Session(
-                        raw::LIBSSH2_ERROR_AUTHENTICATION_FAILED | raw::LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED
-                    )
-                );
+                let refused =
+                    matches!(error.code(), ErrorCode::Session(raw::LIBSSH2_ERROR_AUTHENTICATION_FAILED))
+                        || error.message().starts_with("Invalid signature");
                 let why = if refused { String::new() } else { format!(" ({})", error.message()) };
                 self.tried.push(what + &why);
                 Ok(Answer::No)
             }
         }
     }
+}
+
+/// Did the server hang up? libssh2 calls that "unverified" while it waits for an answer to a key.
+fn hung_up(error: &ssh2::Error) -> bool {
+    let unverified = error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED);
+    is_loss(error) || (unverified && error.message().starts_with("Waiting for"))
 }

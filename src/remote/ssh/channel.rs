@@ -179,6 +179,7 @@ impl Channel for SshChannel<'_> {
             Ok(status) => {
                 // Closed on both sides: letting go of it needs no answer any more.
                 self.channel = None;
+                self.connection.used = true;
                 status
             }
             Err(error) => {
@@ -227,8 +228,12 @@ pub(super) fn open(
     connection.session.set_timeout(milliseconds(limit));
     connection.session.set_blocking(true);
     connection.session.channel_session().map_err(|error| {
-        connection.give_up();
-        not_started(host, limit, &error)
+        let error = not_started(host, limit, &error);
+        // A session that opens no further channel still stands.
+        if !matches!(error, RemoteError::ChannelRefused { .. }) {
+            connection.give_up();
+        }
+        error
     })
 }
 

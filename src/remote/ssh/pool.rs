@@ -165,7 +165,7 @@ impl Pooled {
         let (host, limit) = (&self.host.target.host, self.pool.inner.options.start_timeout);
         let stale = std::mem::replace(&mut self.stale, false);
         if let Some(connection) = self.connection.as_mut().filter(|connection| !connection.broken) {
-            match channel::open(host, connection, limit) {
+            match open_again(host, connection, limit) {
                 Err(RemoteError::Lost { reason, .. }) if stale => {
                     log::debug!("`{host}`: an idle session was gone ({reason}); opening another");
                 }
@@ -199,6 +199,24 @@ impl Drop for Pooled {
             locked(&self.host.idle).push(connection);
         }
     }
+}
+
+/// Opens a channel where an earlier one may not be gone yet: sshd counts a closed channel until its next turn, so
+/// with a small `MaxSessions` it may refuse one that comes at its heels.
+fn open_again(
+    host: &str,
+    connection: &mut Connection,
+    limit: Duration,
+) -> Result<ssh2::Channel, RemoteError> {
+    for pause in [10, 40, 160] {
+        match channel::open(host, connection, limit) {
+            Err(RemoteError::ChannelRefused { .. }) if connection.used => {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            result => return result,
+        }
+    }
+    channel::open(host, connection, limit)
 }
 
 /// What these locks guard is whole at every moment, so a panic elsewhere does not make it unusable.

@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub(super) socket: Socket,
     /// Something went wrong on it, or a command was left running: nobody shall use it again.
     pub(super) broken: bool,
+    /// A command ran on it to its end.
+    pub(super) used: bool,
 }
 
 impl Connection {
@@ -32,7 +34,7 @@ impl Connection {
         in_time(target, move |stage| {
             let (session, socket) = shake_hands(&wanted, &limits, None, stage)?;
             // From here on a return drops the socket's last owner, which libssh2 is.
-            let connection = Self { session, socket, broken: false };
+            let connection = Self { session, socket, broken: false, used: false };
             stage.begins("authentication", limits.auth_timeout);
             auth::log_in(&connection.session, &wanted, &limits, &ask, stage)?;
             connection.session.set_blocking(false);
