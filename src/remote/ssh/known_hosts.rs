@@ -362,13 +362,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("known_hosts");
         let host_key = directory.path().join("key");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key);
-        let mut made = { made.status().unwrap() };
-        assert!(made.success());
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key);
+        assert!(keygen.status().unwrap().success());
         let public = fs::read_to_string(host_key.with_extension("pub")).unwrap();
         fs::write(&file, format!("gp4 {public}[gp5]:2222 {public}")).unwrap();
-        made = Command::new("ssh-keygen").arg("-H").arg("-f").arg(&file).output().unwrap().status;
-        assert!(made.success());
+        let hashed = Command::new("ssh-keygen").arg("-H").arg("-f").arg(&file).output().unwrap();
+        assert!(hashed.status.success());
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("gp4") && text.starts_with("|1|"), "{text}");
         let words: Vec<&str> = public.split_whitespace().collect();

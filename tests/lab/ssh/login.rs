@@ -44,7 +44,7 @@ fn a_key_of_the_agent_lets_in_for_every_kind() {
     for (name, arguments) in KINDS {
         let key = sshd.key(name, arguments);
         sshd.authorize(&key);
-        let agent = Agent::with(sshd.directory.path(), &[key.clone()]);
+        let agent = Agent::with(sshd.directory.path(), std::slice::from_ref(&key));
         // The file itself is gone: only the agent can sign.
         let public = public_of(&key);
         std::fs::remove_file(&key).unwrap();
@@ -86,7 +86,7 @@ fn a_refused_login_is_final_and_lists_what_was_tried() {
     let sshd = Sshd::start();
     let (one, two) = (sshd.key("one", &["-t", "ed25519"]), sshd.key("two", &["-t", "rsa"]));
     std::fs::write(sshd.at("authorized_keys"), "").unwrap();
-    let agent = Agent::with(sshd.directory.path(), &[two.clone()]);
+    let agent = Agent::with(sshd.directory.path(), std::slice::from_ref(&two));
     let settings = agent.setting() + &file(&one) + &file(&two) + " IdentityFile /absent/key\n";
     let error = sshd.error(&settings);
     let RemoteError::AuthenticationFailed { tried, methods, user, .. } = &error else { panic!("{error}") };
