@@ -93,6 +93,12 @@ pub enum RemoteError {
         /// What libssh2 said.
         reason: String,
     },
+    /// Its sshd and libssh2 have no algorithm in common.
+    #[error("`{host}` and libssh2 have no key exchange, cipher, MAC or host key algorithm in common")]
+    NoCommonAlgorithm {
+        /// The host as the inventory writes it.
+        host: String,
+    },
     /// No key of this type is recorded for this host.
     #[error("the key of `{}` is not known: {} {}{}", .0.host, .0.key_type, .0.fingerprint, .0.other_types())]
     HostKeyUnknown(Box<HostKeyProblem>),
@@ -218,6 +224,7 @@ impl RemoteError {
             | Self::Unreachable { host, .. }
             | Self::TimedOut { host, .. }
             | Self::Handshake { host, .. }
+            | Self::NoCommonAlgorithm { host }
             | Self::AuthenticationFailed { host, .. }
             | Self::KeyFile { host, .. }
             | Self::ChannelRefused { host, .. }
@@ -244,6 +251,7 @@ impl RemoteError {
             | Self::Config { .. }
             | Self::ConfigUnreadable { .. }
             | Self::SshMissing { .. }
+            | Self::NoCommonAlgorithm { .. }
             | Self::HostKeyUnknown(_)
             | Self::HostKeyChanged(_)
             | Self::HostKeyRevoked(_)
@@ -275,7 +283,10 @@ impl RemoteError {
                     .into()
             }
             Self::Handshake { .. } => {
-                "check that sshd listens on that port; its log says why it hung up (MaxStartups, no common algorithm)"
+                "check that it is sshd that listens on that port; its log says why it hung up (MaxStartups)".into()
+            }
+            Self::NoCommonAlgorithm { .. } => {
+                "compare `ssh -v` to it with HostKeyAlgorithms, KexAlgorithms and Ciphers of the SSH configuration; a                  very old host may need `HostKeyAlgorithms +ssh-rsa`"
                     .into()
             }
             Self::HostKeyUnknown(problem) => {

@@ -8,12 +8,14 @@ use std::time::Duration;
 pub mod cause;
 pub mod ending;
 pub mod error;
+pub mod explain;
 pub mod local;
 pub mod ssh;
 
 pub use cause::{Cause, Identity, Ownership};
-pub use ending::{CommandFailed, Ending, Explanation, explain};
+pub use ending::{CommandFailed, Ending};
 pub use error::{HostKeyProblem, KeyProblem, RemoteError};
+pub use explain::{Explanation, explain};
 
 /// A host that commands can be run on.
 pub trait Remote: Send {

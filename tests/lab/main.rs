@@ -2,4 +2,5 @@
 
 mod moves;
 mod refuses;
+mod ssh;
 mod support;
