@@ -11,6 +11,8 @@ use gpferry::failure::Failure;
 use gpferry::progress::Screen;
 
 fn main() -> ExitCode {
+    // Nothing that gpferry makes is readable by others, whatever the caller's umask.
+    rustix::process::umask(rustix::fs::Mode::RWXO);
     let cli = Cli::parse();
     let screen = Screen::default();
     log_to(&screen, &cli.common);

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -182,13 +182,29 @@ impl Mount {
     pub fn manifest(&self, run: &str) -> Result<Manifest, MountError> {
         let directory = self.path(Path::new("manifest"));
         let path = directory.join(format!("{run}.jsonl"));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o770)
-            .create(&directory)
+        self.make(&self.root.join(&self.subdir))
+            .and_then(|()| self.make(&directory))
             .and_then(|()| OpenOptions::new().append(true).create_new(true).mode(0o660).open(&path))
             .map(|file| Manifest { file, path: path.clone() })
             .map_err(|error| MountError::Unusable { path: directory, error })
+    }
+}
+
+impl Mount {
+    /// Makes a directory for the group of the mount. Where root makes it, it belongs to whom the mount belongs:
+    /// else the hosts' users could not write there.
+    fn make(&self, directory: &Path) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(0o770).create(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        }
+        let mount = fs::metadata(&self.root)?;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(directory, Some(mount.uid()), Some(mount.gid()))?;
+        }
+        // The umask may have taken the group's right to write; a setgid bit came from the parent.
+        let setgid = fs::symlink_metadata(directory)?.mode() & 0o2000;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o770 | setgid))
     }
 }
 
