@@ -130,7 +130,7 @@ impl<'a> SshChannel<'a> {
     }
 
     /// Waits for the server to close the channel, which it does after the status, then closes ours. Closing first
-    /// would tell sshd that nobody cares for the status any more.
+    /// would leave it to the server whether it still says the status (OpenSSH 9.2 does).
     fn see_the_end(&mut self, within: Duration) -> io::Result<Status> {
         let deadline = Instant::now() + within;
         self.until_done(deadline, ssh2::Channel::wait_close)?;

@@ -21,14 +21,6 @@ impl Socket {
         // It may be gone already, which is what is wanted.
         drop(self.0.shutdown(Shutdown::Both));
     }
-
-    /// Has the other side hung up? Only to be asked while the socket does not block.
-    pub(super) fn is_gone(&self) -> bool {
-        match self.0.peek(&mut [0]) {
-            Ok(n) => n == 0,
-            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
-        }
-    }
 }
 
 /// Every address of the target. May take as long as the resolver likes.

@@ -63,7 +63,9 @@ impl Pool {
     /// again is the caller's to decide.
     pub fn get(&self, host: &HostText) -> Result<Pooled, RemoteError> {
         let host = self.host(host)?;
-        let (connection, stale) = match host.take_idle() {
+        // The one that was used last; whether its server is still there shows when a channel is opened on it.
+        let idle = locked(&host.idle).pop();
+        let (connection, stale) = match idle {
             Some(connection) => (connection, true),
             None => (self.inner.connect(&host)?, false),
         };
@@ -106,19 +108,6 @@ pub(super) fn resolve_in_time(options: &Options, text: &HostText) -> Result<Targ
             host: text.to_string(),
             reason: format!("the thread died while {what}: a bug worth reporting"),
         }),
-    }
-}
-
-impl Host {
-    /// The session that was used last; those whose peer hung up meanwhile are let go of.
-    fn take_idle(&self) -> Option<Connection> {
-        loop {
-            let connection = locked(&self.idle).pop()?;
-            if !connection.socket.is_gone() {
-                return Some(connection);
-            }
-            log::debug!("`{}`: an idle session is gone", self.target.host);
-        }
     }
 }
 

@@ -173,6 +173,20 @@ fn a_command_that_is_let_go_of_loses_its_stdin() {
 }
 
 #[test]
+fn a_session_on_which_a_command_was_left_is_not_used_again() {
+    let sshd = Sshd::start();
+    let pool = sshd.pool("");
+    let mut remote = pool.get(&lab()).unwrap();
+    let mut channel = remote.exec("echo $PPID; cat").unwrap();
+    let server = first_line(channel.as_mut());
+    drop(channel);
+    // Neither by the one who left it nor by the next.
+    assert_ne!(run(&mut remote, "echo $PPID", b"").out.trim(), server);
+    drop(remote);
+    assert_ne!(run(&mut pool.get(&lab()).unwrap(), "echo $PPID", b"").out.trim(), server);
+}
+
+#[test]
 fn a_server_that_opens_no_channel_is_called_that() {
     let sshd = Sshd::with(&["ed25519"], "MaxSessions 0");
     let mut remote = sshd.pool("").get(&lab()).unwrap();
