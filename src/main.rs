@@ -42,7 +42,7 @@ fn log_to(screen: &Screen, common: &Common) {
     let mut logger = env_logger::Builder::new();
     logger.parse_filters(level).target(env_logger::Target::Pipe(Box::new(screen.clone())));
     match common.log_format {
-        Format::Text => logger.format_timestamp_secs().format_target(false),
+        Format::Text => logger.format_timestamp_millis().format_target(false),
         Format::Json => logger.format(|out, record| {
             let line = serde_json::json!({
                 "version": 1,

@@ -67,7 +67,7 @@ impl Progress {
     pub fn hear(&mut self, event: &Event) {
         match &event.what {
             What::Exporting { .. } | What::Loading | What::Retrying(_) => {}
-            What::Exported { exported, .. } => {
+            What::Exported { exported, .. } | What::Resumed(exported) => {
                 self.exported += 1;
                 self.bytes += exported.trailer.bytes;
             }

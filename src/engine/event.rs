@@ -34,6 +34,8 @@ pub enum What {
         /// How long it took.
         took: Duration,
     },
+    /// An earlier run published its file, and it is loaded from there.
+    Resumed(Exported),
     /// Its load began.
     Loading,
     /// Its rows are in the target.

@@ -90,7 +90,10 @@ impl<'a> Exporter<'a> {
     }
 
     fn work(mut self, queue: &Queue<'_>) {
-        while let Some(batch) = locked(&queue.batches).pop_front() {
+        // Not `while let`: the lock would be held while the batch is exported.
+        loop {
+            let next = locked(&queue.batches).pop_front();
+            let Some(batch) = next else { return };
             if self.ground.stop.asked() {
                 return;
             }

@@ -115,6 +115,10 @@ pub fn execute(
     }
     let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
     let (ready, to_export) = book.resumable(left, ground.halves)?;
+    for shipment in &ready {
+        let what = What::Resumed(shipment.exported.clone());
+        book.note(Event { unit: shipment.index, what }, listen)?;
+    }
     let mut no_source_reached = false;
     let mut orders = Vec::new();
     if !to_export.is_empty() {
@@ -282,6 +286,10 @@ impl Fate {
                 record.state = State::Exported;
                 record.exported = Some(exported);
                 record.export_seconds = Some(took.as_secs_f64());
+            }
+            What::Resumed(exported) => {
+                record.state = State::Exported;
+                record.exported = Some(exported);
             }
             What::Loading => record.state = State::Loading,
             What::Loaded(loaded) => {

@@ -1,10 +1,15 @@
 //! What `run` would do now.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{JSON_VERSION, count, table, trimmed};
-use crate::plan::{Plan, Skipped};
+use crate::plan::{Plan, Skipped, Why};
 use crate::unit::Unit;
+
+/// So many tables are still named one by one.
+const FEW: usize = 3;
 
 /// For people.
 pub fn text(plan: &Plan, width: u16) -> String {
@@ -32,14 +37,23 @@ fn target(unit: &Unit) -> String {
     }
 }
 
-/// One line per job, table and reason.
+/// One line per job and reason; tables by name where they are few.
 pub(super) fn skipped(skipped: &[Skipped]) -> String {
-    let line = |one: &Skipped| {
-        let units =
-            if one.units == 0 { String::new() } else { format!("{}, ", count(one.units as u64, "unit")) };
-        format!("left alone: {} of {}: {units}{}\n", one.table, one.job, one.why.words())
+    let mut by_reason: BTreeMap<(&str, Why), Vec<&Skipped>> = BTreeMap::new();
+    for one in skipped {
+        by_reason.entry((&one.job, one.why)).or_default().push(one);
+    }
+    let line = |((job, why), some): ((&str, Why), Vec<&Skipped>)| {
+        let units: usize = some.iter().map(|one| one.units).sum();
+        let units = if units == 0 { String::new() } else { format!("{} of ", count(units as u64, "unit")) };
+        let tables = if some.len() <= FEW {
+            some.iter().map(|one| one.table.as_str()).collect::<Vec<_>>().join(", ")
+        } else {
+            count(some.len() as u64, "table")
+        };
+        format!("left alone: {units}{tables} ({job}): {}\n", why.words())
     };
-    skipped.iter().map(line).collect()
+    by_reason.into_iter().map(line).collect()
 }
 
 /// For programs.

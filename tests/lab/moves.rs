@@ -10,7 +10,7 @@ fn a_table_moves_and_a_second_run_finds_it_there() {
     case.inventory(&["{ table: public.t, window: none }"]);
     case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded, 1000 rows");
     case.assert_same("SELECT * FROM t ORDER BY id");
-    case.gpferry(&["run"]).expect(0).says("1 unit, already loaded");
+    case.gpferry(&["run"]).expect(0).says("left alone: 1 unit of public.t (j): already loaded");
     assert_eq!(case.count("SELECT count(*) FROM t"), 1000);
     let log = "SELECT count(*) FROM gpferry.load_log WHERE rows_exported = 1000 AND rows_loaded = 1000";
     assert_eq!(case.count(log), 1);
