@@ -1,7 +1,8 @@
 //! The bundled scripts: part of the binary, copied to each host once, under a directory named by their digest.
 //!
 //! The commands here are constants but for that digest and a length: nothing that a person typed is in them.
-//! They are one `sh -c '…'` so that a csh or fish as login shell reads them the same.
+//! They are one `sh -c '…'` so that a csh or fish as login shell reads them the same. Each begins a new line
+//! first: what a `.bashrc` printed may have left one open, and our first word must not be glued to it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -47,13 +48,13 @@ impl Script {
 
     /// The command that starts it with a verb of ours.
     pub(super) fn start_command(&self, verb: &'static str) -> String {
-        format!("exec sh -c 'exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
+        format!("exec sh -c 'echo; exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
     }
 
     /// The command that says whether it is there.
     fn look_command(&self) -> String {
         format!(
-            "exec sh -c 'if [ -r \"{}/greenplum.sh\" ]; then echo {PRESENT}; else echo {MISSING}; fi'",
+            "exec sh -c 'echo; if [ -r \"{}/greenplum.sh\" ]; then echo {PRESENT}; else echo {MISSING}; fi'",
             self.directory()
         )
     }
@@ -61,7 +62,7 @@ impl Script {
     /// The command that reads the script from stdin and puts it in its place, whole or not at all.
     fn install_command(&self) -> String {
         format!(
-            "exec sh -c 'umask 077; d=\"{}\"; mkdir -p \"$d\" && t=\"$d/.new.$$\" && cat > \"$t\" && \
+            "exec sh -c 'echo; umask 077; d=\"{}\"; mkdir -p \"$d\" && t=\"$d/.new.$$\" && cat > \"$t\" && \
              [ \"$(wc -c < \"$t\")\" -eq {} ] && chmod 700 \"$t\" && mv -f \"$t\" \"$d/greenplum.sh\" && echo {INSTALLED}'",
             self.directory(),
             self.text.len()

@@ -60,7 +60,7 @@ fn a_plan_needs_no_server_and_shows_half_open_windows() {
     fs::write(directory.path().join("inventory.yml"), INVENTORY).unwrap();
     let output = gpferry_in(directory.path(), &["plan"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    insta::assert_snapshot!(text(&output.stdout), @"");
+    insta::assert_snapshot!(text(&output.stdout), @"PLAN");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "plan leaves nothing behind");
 }
 

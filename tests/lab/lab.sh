@@ -21,7 +21,7 @@ as_root() {
 
 # ---------------------------------------------------------------- packages
 
-PACKAGES=(openssh-server openssh-client postgresql postgresql-client isal pigz gzip perl-base libssl-dev pkg-config gcc libc6-dev make)
+PACKAGES=(openssh-server openssh-client postgresql postgresql-client isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make)
 
 install_packages() {
     local missing=() package
@@ -192,6 +192,7 @@ CONFIG
             printf 'local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n'
         fi
     } >"$data/pg_hba.conf"
+    if [ "$name" = target ]; then with_tls "$data"; fi
     for try in 1 2 3 4 5; do
         port=$(free_port)
         as_postgres "$bin/postgres" -D "$data" -p "$port" >>"$log" 2>&1 </dev/null &
@@ -200,6 +201,19 @@ CONFIG
         [ "$try" -lt 5 ] || return 1
     done
     declare -g "port_$name=$port"
+}
+
+# A certificate for `localhost` and a CA of its own, made here and gone with the lab.
+with_tls() {
+    local data=$1
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=lab CA" -keyout "$dir/ca.key" -out "$dir/ca.pem" 2>/dev/null
+    openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout "$data/server.key" -out "$dir/server.csr" 2>/dev/null
+    openssl x509 -req -in "$dir/server.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 \
+        -extfile <(printf 'subjectAltName=DNS:localhost') -out "$data/server.crt" 2>/dev/null
+    rm -f "$dir/ca.key" "$dir/server.csr" "$dir/ca.srl"
+    chmod 600 "$data/server.key"
+    chown postgres: "$data/server.key" "$data/server.crt"
+    printf 'ssl = on\n' >>"$data/postgresql.conf"
 }
 
 as_postgres() { setpriv --reuid postgres --regid postgres --init-groups env -C / "$@"; }
@@ -267,6 +281,7 @@ LAB_TARGET_SOCKET=$sockets
 LAB_TARGET_PORT=$port_target
 LAB_TARGET_USER=loader
 LAB_PGPASSFILE=$dir/pgpass
+LAB_CA=$dir/ca.pem
 LAB_PG_BIN=$(pg_bin)
 ENV
     mv "$dir/lab.env.new" "$dir/lab.env"
@@ -310,7 +325,7 @@ down() {
     fi
     if [ -e "$dir/sockets" ]; then rm -rf -- "$(cat "$dir/sockets")"; fi
     rm -rf "$dir/hosts" "$dir/pg" "$dir/mount" "$dir/pids" "$dir/sockets" "$dir/lab.env" "$dir/lab.env.new" \
-        "$dir/ssh_config" "$dir/known_hosts" "$dir/id_ed25519" "$dir/id_ed25519.pub" "$dir/pgpass"
+        "$dir/ssh_config" "$dir/known_hosts" "$dir/id_ed25519" "$dir/id_ed25519.pub" "$dir/pgpass" "$dir/ca.pem"
 }
 
 case ${1:-} in

@@ -1,6 +1,8 @@
 //! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
 
+mod ends;
 mod moves;
 mod refuses;
 mod ssh;
 mod support;
+mod target;
