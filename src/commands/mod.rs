@@ -45,7 +45,7 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     let known = run::known(&ledger_path(common))?;
     let plan = make_plan(&inventory, &selection, &known, &pool(common), Timestamp::now())?;
     match common.format {
-        Format::Text => print(&crate::report::plan::text(&plan, width()))?,
+        Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
     }
     Ok(Exit::Done)

@@ -1,5 +1,6 @@
 //! Plans, runs and the ledger as text for people and JSON for programs. Pure: everything here returns a text.
 
+pub mod explain;
 pub mod plan;
 pub mod run;
 pub mod status;
@@ -20,7 +21,7 @@ fn table(width: u16, header: &[&str]) -> Table {
 
 /// A table as text, without blanks at the ends of lines.
 fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim().trim_end())).collect()
+    table.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end())).collect()
 }
 
 /// `1 unit`, `2 units`.

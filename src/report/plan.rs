@@ -4,23 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, count, table, trimmed};
+use super::{JSON_VERSION, count};
 use crate::plan::{Plan, Skipped, Why};
 use crate::unit::Unit;
 
 /// So many tables are still named one by one.
 const FEW: usize = 3;
 
-/// For people.
-pub fn text(plan: &Plan, width: u16) -> String {
-    let mut shown = String::new();
-    if !plan.units.is_empty() {
-        let mut units = table(width, &["JOB", "TABLE", "WINDOW", "UNIT"]);
-        for unit in &plan.units {
-            let window = unit.window.map_or_else(|| "whole table".to_owned(), |window| window.to_string());
-            units.add_row([unit.job.as_str(), &target(unit), &window, &unit.key.to_string()]);
-        }
-        shown.push_str(&trimmed(&units));
+/// For people: one line per unit, never wrapped, so that `grep` and `awk` can read it too.
+pub fn text(plan: &Plan) -> String {
+    let jobs = plan.units.iter().map(|unit| unit.job.len()).max().unwrap_or(0);
+    let windows = plan.units.iter().map(|unit| window(unit).chars().count()).max().unwrap_or(0);
+    let mut shown: String = plan.units.iter().map(|unit| line(unit, jobs, windows)).collect();
+    if !shown.is_empty() {
         shown.push('\n');
     }
     shown.push_str(&format!("{} to move\n", count(plan.units.len() as u64, "unit")));
@@ -28,13 +24,13 @@ pub fn text(plan: &Plan, width: u16) -> String {
     shown
 }
 
-/// `table`, or `table -> target` where the names differ.
-fn target(unit: &Unit) -> String {
-    if unit.table == unit.target {
-        unit.table.to_string()
-    } else {
-        format!("{} -> {}", unit.table, unit.target)
-    }
+fn line(unit: &Unit, jobs: usize, windows: usize) -> String {
+    let target = if unit.table == unit.target { String::new() } else { format!(" -> {}", unit.target) };
+    format!("{:<jobs$}  {:<windows$}  {}{target}\n", unit.job, window(unit), unit.key)
+}
+
+fn window(unit: &Unit) -> String {
+    unit.window.map_or_else(|| "whole table".to_owned(), |window| window.to_string())
 }
 
 /// One line per job and reason; tables by name where they are few.

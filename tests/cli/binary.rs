@@ -60,7 +60,14 @@ fn a_plan_needs_no_server_and_shows_half_open_windows() {
     fs::write(directory.path().join("inventory.yml"), INVENTORY).unwrap();
     let output = gpferry_in(directory.path(), &["plan"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    insta::assert_snapshot!(text(&output.stdout), @"PLAN");
+    insta::assert_snapshot!(text(&output.stdout), @r"
+    array  2021-08-10 00:00:00 … 08:00:00             fab1:qms^sor^wpp_f^20210810000000^20210810080000
+    array  2021-08-10 08:00:00 … 16:00:00             fab1:qms^sor^wpp_f^20210810080000^20210810160000
+    array  2021-08-10 16:00:00 … 2021-08-11 00:00:00  fab1:qms^sor^wpp_f^20210810160000^20210811000000
+    array  whole table                                fab1:qms^ref^product^all -> dim.product
+
+    4 units to move
+    ");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "plan leaves nothing behind");
 }
 
@@ -125,5 +132,14 @@ fn explain_knows_every_code() {
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).lines().count() >= 2, "{code}");
     }
-    insta::assert_snapshot!(text(&gpferry(&["explain", "127"]).stdout), @"");
+    insta::assert_snapshot!(text(&gpferry(&["explain", "127"]).stdout), @r"
+    exit code 127: command, interpreter or library not found
+    The command, its interpreter or a library of it was not found.
+      often: it is not installed
+      often: a login without terminal reads other startup files, so PATH is shorter
+      often: the script has Windows line ends (`bash\r`)
+      try: give the full path, or set PATH where non-interactive shells read it
+           (~/.bashrc, before its test for interactive)
+      try: run `ldd` on it
+    ");
 }

@@ -273,8 +273,11 @@ fn an_old_psql_without_row_counts_is_understood() {
     // The psql of PostgreSQL 8.3 prints no `COPY n`.
     let psql = format!("{}/hosts/a/home/gpadmin/psql83-{}", lab().get("LAB_DIR"), case.database());
     let real = format!("{}/psql", lab().get("LAB_PG_BIN"));
-    fs::write(&psql, format!("#!/bin/bash\nset -o pipefail\n{real} \"$@\" 2>&1 | grep --line-buffered -v '^COPY [0-9]'\n"))
-        .unwrap();
+    fs::write(
+        &psql,
+        format!("#!/bin/bash\nset -o pipefail\n{real} \"$@\" 2>&1 | grep --line-buffered -v '^COPY [0-9]'\n"),
+    )
+    .unwrap();
     fs::set_permissions(&psql, fs::Permissions::from_mode(0o755)).unwrap();
     case.inventory(&[
         "{ table: public.t, window: none }",
