@@ -38,8 +38,8 @@ install_packages() {
 
 # ---------------------------------------------------------------- processes
 
-# A pid may be taken by another process later: its start time tells.
-started_at() { awk '{ sub(/^.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+# A pid may be taken by another process later: its start time tells. Nothing for one that has ended, reaped or not.
+started_at() { awk '{ sub(/^.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
 record() { printf '%s %s %s\n' "$1" "$(started_at "$1")" "$2" >>"$dir/pids"; }
 
@@ -195,7 +195,8 @@ CONFIG
     if [ "$name" = target ]; then with_tls "$data"; fi
     for try in 1 2 3 4 5; do
         port=$(free_port)
-        as_postgres "$bin/postgres" -D "$data" -p "$port" >>"$log" 2>&1 </dev/null &
+        # `exec`: the pid on record must be the server's own, not that of a shell that waits for it.
+        (exec "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
         record $! "postgres-$name"
         if wait_for 20 "the $name database" "$log" as_postgres "$bin/pg_isready" -q -h "$sockets" -p "$port"; then break; fi
         [ "$try" -lt 5 ] || return 1
@@ -216,7 +217,9 @@ with_tls() {
     printf 'ssl = on\n' >>"$data/postgresql.conf"
 }
 
-as_postgres() { setpriv --reuid postgres --regid postgres --init-groups env -C / "$@"; }
+AS_POSTGRES=(setpriv --reuid postgres --regid postgres --init-groups env -C /)
+
+as_postgres() { "${AS_POSTGRES[@]}" "$@"; }
 
 sql() { as_postgres "$(pg_bin)/psql" -X -q -v ON_ERROR_STOP=1 -h "$sockets" -p "$1" -d postgres -c "$2"; }
 
