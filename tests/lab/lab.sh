@@ -9,6 +9,7 @@
 # have two UIDs) and the shared directory at another path. `up` prints KEY=VALUE lines and leaves them in
 # DIR/lab.env. Nothing outside DIR is written, but for packages.
 set -euo pipefail
+umask 022 # the hosts' users read what root makes here
 
 say() { printf 'lab: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
