@@ -20,7 +20,7 @@ type_in() {
     printf '\n$ %s\n' "$2"
     # Not in an `if` or `||`: the functions in it would then go on after an error.
     set +e
-    eval "$2" | tee "$demo/said"
+    eval "$2" | tee -i "$demo/said" # a stopped command still has its say
     code=${PIPESTATUS[0]}
     set -e
     if [ "$code" -ge 128 ]; then exit "$code"; fi

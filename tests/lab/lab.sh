@@ -39,6 +39,8 @@ install_packages() {
 
 # ---------------------------------------------------------------- processes
 
+# Servers start under `setsid`: Ctrl+C at a terminal is for whoever uses the lab, and they stop with `down`.
+
 # A pid may be taken by another process later: its start time tells. Nothing for one that has ended, reaped or not.
 started_at() { awk '{ sub(/^.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
@@ -134,7 +136,7 @@ Subsystem sftp internal-sftp
 CONFIG
     # In the namespace: the host's own /etc files and homes, and the mount at its own path. /run is its own too,
     # with this host's directory in it, so that DIR may lie below anything that is covered.
-    unshare --mount --propagation private bash -c '
+    setsid unshare --mount --propagation private bash -c '
         set -e
         root=$1 shared=$2 mountpoint=$3
         exec 3<"$root" 4<"$shared"
@@ -197,7 +199,7 @@ CONFIG
     for try in 1 2 3 4 5; do
         port=$(free_port)
         # `exec`: the pid on record must be the server's own, not that of a shell that waits for it.
-        (exec "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
+        (exec setsid "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
         record $! "postgres-$name"
         if wait_for 20 "the $name database" "$log" as_postgres "$bin/pg_isready" -q -h "$sockets" -p "$port"; then break; fi
         [ "$try" -lt 5 ] || return 1
