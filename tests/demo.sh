@@ -44,13 +44,13 @@ survivors() {
 }
 
 stop_everything() {
-    local status=$? left=''
+    local status=$? left='' started=''
     trap '' INT TERM HUP
     trap - EXIT
     if [ -n "$demo" ]; then
         cd /
         printf '\nstopping everything\n'
-        if [ -e "$demo/lab/pids" ]; then cp "$demo/lab/pids" "$demo/pids"; fi
+        if [ -e "$demo/lab/pids" ]; then cp "$demo/lab/pids" "$demo/pids" && started=yes; fi
         bash "$lab" down "$demo/lab" || status=1
         if [ -e "$demo/pids" ]; then left=$(survivors "$demo/pids"); fi
         rm -rf "$demo"
@@ -60,7 +60,7 @@ stop_everything() {
         elif [ -e "$demo" ]; then
             printf 'demo: %s could not be removed\n' "$demo" >&2
             status=1
-        else
+        elif [ -n "$started" ]; then
             printf 'both sshd and both PostgreSQL servers have ended; their files are removed\n'
         fi
     fi
