@@ -1,5 +1,7 @@
 //! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod ends;
 mod moves;
 mod refuses;
