@@ -100,6 +100,11 @@ impl TargetError {
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
                 .into(),
+            Self::Refused { sqlstate, doing, .. }
+                if sqlstate == "42501" && doing == "create the load log" =>
+            {
+                "let somebody who may do so: CREATE SCHEMA gpferry AUTHORIZATION <the loading user>".into()
+            }
             Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
         }
     }
