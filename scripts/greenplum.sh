@@ -1,0 +1,877 @@
+#!/usr/bin/env bash
+#
+# Exports from PostgreSQL and Greenplum into gzip CSV files on the mount; speaks protocol 1 (README.md).
+#
+# Two promises shape it. What a user typed is never parsed by a shell: requests are read as data, and
+# psql gets only statements and paths that this script chose. And nothing stays behind: whatever dies,
+# and whenever, somebody is left who ends the rest and removes what was half written.
+#
+#     supervisor   the process that sshd started: hello, beats, clocks, the last word
+#       ├ pump        copies stdin into a file, so that nobody ever blocks on a full pipe
+#       ├ job         a process group of its own: psql and the compressors
+#       └ undertaker  waits for the supervisor's word, or for its death; then ends the job and cleans up
+#
+# Runs on bash 4.1, coreutils 8.4 and psql 8.3 (RHEL 6, Greenplum 5) and all that came after. Perl is used
+# where it is there, to flush directories to disk and for thousands of files in one process.
+
+set -uo pipefail
+set -f                      # no text is ever a file name pattern here
+umask 007                   # what is written on the mount is for the owner and the group
+export LC_ALL=C             # the system's words in English, awk and globs by bytes
+unset CDPATH GREP_OPTIONS PSQLRC PGSERVICE
+
+readonly VERSION=1.0.0
+readonly TAB=$'\t'
+readonly EOF_MARK=$'\001eof'   # what the pump writes after the last byte; glued to a line, that line was cut short
+readonly CHUNK=128             # small units per transaction-free round of psql, gzip and rename
+
+# File descriptors:  3 quiet pipe to sleep on   4 requests   5 lock of stdout   6 word to the undertaker
+#                    7 to psql   8 from psql   9 keeps the data pipe open until psql is done with it
+
+nonce=- tmp='' supervisor=$$
+
+# ── what both sides need ────────────────────────────────────────────────────────────────────────────────────
+
+nap() { read -r -t "$1" -u 3 _ || :; }      # sleep without a process
+
+reply() { printf '%s\t%s\n' "$nonce" "$1"; }  # under 4096 bytes: one write, so lines of two processes never mix
+
+# Only query rows can be longer than a pipe writes at once; their writer holds a token meanwhile.
+lock_stdout() { read -r -n 1 -u 5 _; }
+unlock_stdout() { printf x >&5; }
+
+# Milliseconds of a clock that needs no process; hundredths are the best that bash before 5 can have.
+now() {
+    if [[ -n ${EPOCHREALTIME:-} ]]; then
+        NOW=$((${EPOCHREALTIME/[.,]/} / 1000))
+    else
+        local up
+        read -r up _ </proc/uptime
+        NOW=$((10#${up/./} * 10))
+    fi
+}
+
+remove_leavings() {
+    local leaving
+    while IFS= read -r leaving; do
+        [[ $leaving == /*.part ]] && rm -rf -- "$leaving"
+    done < <(cat -- "$tmp/part" "$tmp/stages" 2>/dev/null)
+    rm -rf -- "$tmp"
+}
+
+# ── supervisor ──────────────────────────────────────────────────────────────────────────────────────────────
+
+supervise() {
+    local line heartbeat deadline
+    trap '' PIPE
+    fate=''
+    trap 'fate=130' HUP INT TERM
+
+    IFS= read -r -t 60 line || line=''
+    if ! [[ $line =~ ^hello${TAB}([0-9]+)${TAB}([A-Za-z0-9_.-]{1,64})${TAB}([0-9]{1,9})${TAB}([0-9]{1,9})$ ]]; then
+        echo "greenplum.sh: expected: hello 1 <nonce> <heartbeat s> <deadline s>, separated by TABs" >&2
+        exit 2
+    fi
+    nonce=${BASH_REMATCH[2]} heartbeat=$((10#${BASH_REMATCH[3]})) deadline=$((10#${BASH_REMATCH[4]}))
+    if [[ ${BASH_REMATCH[1]} != 1 ]]; then
+        echo "greenplum.sh: speaks protocol 1, not ${BASH_REMATCH[1]}" >&2
+        reply "end${TAB}2"
+        exit 2
+    fi
+    if ! make_workshop; then
+        reply "end${TAB}1"
+        exit 1
+    fi
+    reply "hello${TAB}1${TAB}$VERSION"
+    start_everyone
+    watch "$heartbeat" "$deadline"
+    finish
+}
+
+make_workshop() {
+    tmp=$(mktemp -d "${TMPDIR:-/tmp}/gpferry.XXXXXXXX") || return 1
+    # psql reads these paths inside its own quotes, so they must be plain
+    if [[ ! $tmp =~ ^/[A-Za-z0-9_./-]+$ ]]; then
+        rmdir -- "$tmp"
+        tmp=$(mktemp -d /tmp/gpferry.XXXXXXXX) || return 1
+    fi
+    mkfifo -m 600 "$tmp/quiet" "$tmp/lock" "$tmp/fate" "$tmp/in" "$tmp/out" "$tmp/data" "$tmp/copy" &&
+        : >"$tmp/requests" && : >"$tmp/part" &&
+        exec 3<>"$tmp/quiet" 4<"$tmp/requests" 5<>"$tmp/lock" && unlock_stdout && return 0
+    rm -rf -- "$tmp"
+    return 1
+}
+
+# The undertaker comes last, and its pipe is opened after every fork: nobody else may hold an end of it, or
+# it would not notice the supervisor's death.
+start_everyone() {
+    exec 6<&0
+    set -m                       # each of them gets a process group of its own
+    ( pump ) <&6 >/dev/null 3>&- 4<&- 5>&- 6<&- &
+    pump=$!
+    exec 6<&-
+    ( job ) </dev/null &
+    job=$!
+    ( undertaker ) </dev/null >/dev/null 2>&1 4<&- 5>&- &
+    undertaker=$!
+    set +m
+    exec 6>"$tmp/fate" </dev/null
+}
+
+pump() {
+    set +m
+    cat >>"$tmp/requests"
+    printf '%s\n' "$EOF_MARK" >>"$tmp/requests"
+}
+
+watch() {
+    local heartbeat=$1 deadline=$2 line='' rest owed=0 heard=$SECONDS began=$SECONDS ended=''
+    while [[ -z $fate ]]; do
+        if IFS= read -r rest <&4; then
+            line+=$rest heard=$SECONDS
+            case $line in
+                beat) owed=$((owed + 1)) ;;
+                stop) fate=130 ;;
+                end) ended=yes ;;
+                *"$EOF_MARK") [[ -n $ended ]] || fate=130 ;;   # without `end` nobody wants the rest
+            esac
+            line=''
+            ((owed)) || continue
+        else
+            line+=$rest
+            kill -0 "$job" 2>/dev/null || break
+            nap 0.05
+            ((heartbeat == 0 || SECONDS - heard <= heartbeat)) || fate=125
+        fi
+        ((deadline == 0 || SECONDS - began < deadline)) || fate=124
+        # A beat waits for a long row to be written, not for the query behind it
+        if ((owed)) && read -r -n 1 -t 0.01 -u 5 _; then
+            while ((owed)); do
+                reply beat 2>/dev/null || fate=130
+                owed=$((owed - 1))
+            done
+            unlock_stdout
+        fi
+    done
+}
+
+finish() {
+    local code=$fate word=kill waited=0
+    if [[ -z $code ]]; then
+        { wait "$job"; code=$?; } 2>/dev/null
+        ((code != 0)) || word=finished
+    fi
+    trap '' HUP INT TERM
+    printf '%s\n' "$word" >&6
+    exec 6>&-
+    while kill -0 "$undertaker" 2>/dev/null && ((waited < 150)); do
+        nap 0.1
+        waited=$((waited + 1))
+    done
+    # The job may have been killed in the middle of a row: begin a new line, so that `end` can be seen
+    read -r -n 1 -t 0.01 -u 5 _ || echo
+    reply "end${TAB}$code"
+    exit "$code"
+}
+
+# ── undertaker ──────────────────────────────────────────────────────────────────────────────────────────────
+
+undertaker() {
+    local word=''
+    set +m
+    trap '' HUP INT TERM
+    read -r word <"$tmp/fate"
+    [[ $word == finished ]] || end_job
+    kill -KILL -- "-$job" "-$pump" 2>/dev/null
+    remove_leavings
+}
+
+# psql turns INT into a cancel of what runs in the database; TERM and KILL would leave it running there.
+end_job() {
+    local signal patience
+    for signal in INT TERM KILL; do
+        kill -s "$signal" -- "-$job" 2>/dev/null || return
+        for ((patience = 15; patience > 0; patience--)); do
+            nap 0.1
+            kill -0 -- "-$job" 2>/dev/null || return
+        done
+    done
+}
+
+# ── job: the loop over the requests ─────────────────────────────────────────────────────────────────────────
+
+job() {
+    set +m
+    trap 'stopping=yes' INT
+    trap 'exit 143' HUP TERM
+    trap '' PIPE
+    trap 'printf "\n" >&3' EXIT          # wakes the supervisor
+    exec 4<"$tmp/requests" 6>&-
+    stopping='' mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
+    psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid=''
+    mark=m$RANDOM$RANDOM$RANDOM line=''
+    c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_seq=() seq=0
+    stage='' stage_parent='' stage_why=''
+    declare -A dir_known=()
+
+    local verb
+    while next_request && [[ -z $stopping ]]; do
+        verb=${line%%"$TAB"*}
+        case $verb in
+            export) accept_export ;;
+            query) accept_query ;;
+            set) accept_setting ;;
+            beat | stop) ;;              # the supervisor's
+            end) break ;;
+            *) misuse ;;
+        esac
+    done
+    [[ -z $stopping ]] || exit 130
+    small_drain
+    session_close
+    [[ -z $stage ]] || rm -rf -- "$stage"
+    exit 0
+}
+
+misuse() {
+    echo "greenplum.sh: not a request of protocol 1: ${line:0:60}" >&2
+    session_close
+    exit 2
+}
+
+# The next whole line, in $line. Small units wait for company, but only while requests keep coming.
+next_request() {
+    local rest polls=0
+    line=''
+    until IFS= read -r rest <&4 && [[ $rest != *"$EOF_MARK" ]]; do
+        line+=$rest
+        [[ -z $stopping ]] || return 1
+        if ((polls == 1)); then small_drain; fi
+        if ((polls % 50 == 49)) && ! kill -0 "$supervisor" 2>/dev/null; then orphaned; fi
+        polls=$((polls + 1))
+        nap 0.02
+    done
+    line+=$rest
+}
+
+# Supervisor and undertaker were both killed: nobody else will clean up.
+orphaned() {
+    [[ -z $psql_pid ]] || kill -TERM "$psql_pid" 2>/dev/null
+    remove_leavings
+    exit 137
+}
+
+accept_setting() {
+    [[ $line =~ ^set${TAB}([A-Z_]+)${TAB}(.*)$ ]] || misuse
+    local name=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+    small_drain
+    case $name in
+        PGHOST | PGPORT | PGUSER | PGDATABASE | PGAPPNAME) export "$name=$value"; session_forget ;;
+        PSQL) psql=${value:-psql}; session_forget ;;
+        UNIT_TIMEOUT)
+            [[ $value =~ ^[0-9]{0,7}$ ]] || misuse
+            unit_timeout=$value
+            session_forget
+            ;;
+        MOUNT)
+            [[ $value == /* ]] || misuse
+            mount=${value%/}
+            ;;
+        PART)
+            [[ $value =~ ^[A-Za-z0-9_.-]+$ ]] || misuse
+            part_tag=$value
+            ;;
+        SMALL)
+            small=$value
+            [[ $small != 0 ]] || small=''
+            ;;
+        *) misuse ;;
+    esac
+}
+
+accept_export() {
+    [[ $line =~ ^export${TAB}([0-9]{1,18})${TAB}([^$TAB]*)${TAB}(auto|igzip|pigz|gzip)${TAB}(.+)$ ]] || misuse
+    local no=${BASH_REMATCH[1]} path=${BASH_REMATCH[2]} compressor=${BASH_REMATCH[3]} sql=${BASH_REMATCH[4]}
+    if ! check_path "$path" || ! check_sql "$sql"; then
+        reply_error "$no" 1 - "$why"
+        return
+    fi
+    if [[ -n $small ]]; then
+        small_add "$no" "$path" "$sql"
+    else
+        export_one "$no" "$path" "$compressor" "$sql"
+    fi
+}
+
+accept_query() {
+    [[ $line =~ ^query${TAB}([0-9]{1,18})${TAB}(.+)$ ]] || misuse
+    local no=${BASH_REMATCH[1]} sql=${BASH_REMATCH[2]}
+    small_drain
+    check_sql "$sql" || { reply_error "$no" 1 - "$why"; return; }
+    query_one "$no" "$sql"
+}
+
+check_path() {
+    why=''
+    case $1 in
+        */../* | */./* | *//*) why="$1: not a plain path" ;;
+        */.*.csv.gz | */.csv.gz) [[ ${1##*/} != .* ]] || why="$1: a file name must not begin with a dot" ;;
+    esac
+    [[ -n $mount && $1 == "$mount"/*.csv.gz ]] || why="$1: not a .csv.gz file below the mount '$mount'"
+    [[ -z $why ]]
+}
+
+# gpferry has checked that the statement's parentheses close only at its end. Should one ever not, psql must
+# still not be talked into starting a program: it would do so before the server could object.
+# And \copy does not know dollar quotes: it would join the blanks inside them, without a word.
+check_sql() {
+    why=''
+    shopt -s nocasematch
+    [[ ! $1 =~ \)[[:space:]]*to[[:space:]]+program ]] || why='the statement holds ") TO PROGRAM"'
+    shopt -u nocasematch
+    [[ ! $1 =~ \$([A-Za-z_][A-Za-z_0-9]*)?\$ ]] || why="the statement holds a dollar quote, which psql's \\copy cannot read"
+    [[ -z $why ]]
+}
+
+reply_ok() {   # no rows bytes milliseconds compressor
+    local seconds
+    printf -v seconds '%d.%03d' $(($4 / 1000)) $(($4 % 1000))
+    reply "ok$TAB$1$TAB$2$TAB$3$TAB$seconds$TAB$5"
+}
+
+reply_error() {   # no code sqlstate message
+    [[ -z $stopping ]] || return 0      # what a stop broke is not the unit's own error
+    local text=${4//[[:cntrl:]]/ }
+    if ((${#text} > 2000)); then
+        text=${text:0:2000}
+        while [[ $text == *[$'\x80'-$'\xbf'] ]]; do text=${text%?}; done   # cut between characters
+        text="${text%[$'\xc0'-$'\xff']} …"
+    fi
+    reply "error$TAB$1$TAB$2$TAB$3$TAB$text"
+}
+
+# Both sides' numbers, because one name may stand for two of them.
+with_numbers() {   # message path
+    [[ $1 == *'Permission denied'* ]] || { why=$1; return; }
+    local dir=$2 uid gid mode user groups
+    while [[ ! -d $dir && $dir == /*/* ]]; do dir=${dir%/*}; done
+    read -r uid gid mode < <(stat -c '%u %g %a' -- "$dir" 2>/dev/null) || uid='?' gid='?' mode=0
+    user=$(id -un 2>/dev/null) || user='?'
+    groups=$(id -G)
+    printf -v mode '%04d' "$mode"
+    why="$1 [process uid=$(id -u) user=$user gid=$(id -g) groups=${groups// /,}]"
+    why+=" [owner path=$dir uid=$uid gid=$gid mode=$mode]"
+}
+
+ensure_dir() {
+    [[ -d $1 ]] && return 0
+    if [[ ! -d $mount ]]; then
+        why="$mount: no such directory on this host; is it mounted?"
+        return 1
+    fi
+    why=$(mkdir -p -- "$1" 2>&1) && return 0
+    with_numbers "${why#mkdir: }" "$1"
+    return 1
+}
+
+# ── job: the database session ───────────────────────────────────────────────────────────────────────────────
+
+# One psql for the whole batch. It dies when its connection does, and is started again for the next unit; when
+# it cannot connect at all, every later unit is told so without another try.
+session_open() {
+    [[ -z $psql_pid ]] || return 0
+    [[ -z $refusal ]] || { why=$refusal state=$refusal_state code=$refusal_code; return 1; }
+    export PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-30}
+    session_start -w && return 0
+    # psql before 8.4 does not know -w, and without a terminal it has nobody to ask for a password
+    [[ $why == *option* ]] && session_start && return 0
+    session_close
+    refusal=$why refusal_state=$state refusal_code=$code
+    return 1
+}
+
+session_start() {   # [-w]
+    "$psql" -X -A -t "$@" <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
+    psql_pid=$!
+    exec 7>"$tmp/in" 8<"$tmp/out"
+    session_pin
+}
+
+# Each side of a move reads and writes values in the same way, whatever the cluster's defaults are.
+session_pin() {
+    local pin pins
+    pins=('client_min_messages = error' 'client_encoding = UTF8' 'standard_conforming_strings = on'
+        'DateStyle = ISO, YMD' 'TimeZone = UTC' 'IntervalStyle = postgres' 'extra_float_digits = 2'
+        'extra_float_digits = 3' 'bytea_output = hex' "lc_monetary = 'C'" "lc_messages = 'C'")
+    [[ -z $unit_timeout ]] || pins+=("statement_timeout = $((10#$unit_timeout * 1000))")
+    {
+        echo '\set VERBOSITY verbose'
+        printf "SET %s;\n\\\\echo $mark pin\n" "${pins[@]}"
+    } >&7 2>/dev/null
+    for pin in "${pins[@]}"; do
+        await pin || return 1
+        case $pin,$state in
+            *,- | *,42704) ;;                        # set, or unknown to this version
+            extra_float_digits*,22023) ;;            # 8.3 goes up to 2
+            lc_messages*,42501) ;;                   # superusers only
+            *) code=1; why="SET $pin: $said"; return 1 ;;
+        esac
+    done
+    # psql before 9.3 does not say how many rows a \copy moved; then they are counted from the data
+    printf "\\\\copy (select 1) to '/dev/null' csv\n\\\\echo %s probe\n" "$mark" >&7 2>/dev/null
+    await probe || return 1
+    [[ -z $troubled ]] || { code=1 why=$said; return 1; }
+    tagged=$copied
+}
+
+session_close() {
+    [[ -n $psql_pid ]] || return 0
+    exec 7>&- 8<&-
+    { wait "$psql_pid"; psql_code=$?; } 2>/dev/null
+    psql_pid=''
+}
+
+session_forget() { session_close; refusal=''; }
+
+# Reads what psql says up to the mark $1. Sets copied (rows, or nothing), troubled, state, said. When the
+# session is gone it returns 1, with code and why.
+await() {
+    local text skipping=''
+    copied='' troubled='' state=- said=''
+    while psql_line; do
+        case $text in
+            "$mark $1") return 0 ;;
+            'COPY '*) copied=${text#COPY } ;;
+            '' | SET) ;;
+            *) troubled=yes; note_trouble ;;
+        esac
+    done
+    session_close
+    code=2
+    if ((psql_code == 126 || psql_code == 127)); then code=$psql_code; fi
+    if ((psql_code > 128)); then said+="${said:+ }psql was killed by signal $((psql_code - 128))"; fi
+    why=${said:-psql ended with exit code $psql_code}
+    return 1
+}
+
+# One line of psql in $text. While it waits for a COPY it looks after the compressor: psql blocks for ever on a
+# pipe that nobody reads.
+psql_line() {
+    local more='' status waited=0
+    text=''
+    while :; do
+        IFS= read -r -t 0.5 -u 8 more
+        status=$?
+        text+=$more
+        ((status != 0)) || return 0
+        ((status > 128)) || return 1
+        if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
+            : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
+            case $waited in
+                0) kill -INT "$psql_pid" ;;
+                4) kill -TERM "$psql_pid" ;;
+                8) kill -KILL "$psql_pid" ;;
+            esac 2>/dev/null
+            waited=$((waited + 1))
+        fi
+    done
+}
+
+# Keeps message and hint. DETAIL, CONTEXT and the statement may show rows, which have no place in a log.
+note_trouble() {
+    text=${text#"psql:$tmp/chunk.sql:"}
+    text=${text#"psql:<stdin>:"}
+    [[ $text =~ ^[0-9]+:\ ?(.*)$ ]] && text=${BASH_REMATCH[1]}
+    text=${text#psql: }
+    text=${text#error: }
+    if [[ $text =~ ^[^:]+:\ \ ([0-9A-Z]{5}):\ (.*)$ ]]; then
+        skipping=''
+        [[ $state != - ]] && return
+        state=${BASH_REMATCH[1]} said=${BASH_REMATCH[2]}
+        return
+    fi
+    case $text in
+        HINT:*) skipping='' ;;
+        DETAIL:* | CONTEXT:* | QUERY:* | STATEMENT:* | LOCATION:* | LINE\ [0-9]*) skipping=yes ;;
+    esac
+    [[ -n $skipping ]] || ((${#said} > 2000)) || said+="${said:+ }$text"
+}
+
+# ── job: one unit, a compressor of its own ──────────────────────────────────────────────────────────────────
+
+# psql ─► pipe ─► compressor ─► dd ─► part. dd opens the part exclusively and flushes it to disk, which tells
+# of a full disk or quota in the system's own words; pigz and igzip never look at what close() says.
+export_one() {   # no path compressor sql
+    local no=$1 path=$2 tool=$3 sql=$4 began part mine status lost='' rows
+    small_drain
+    now
+    began=$NOW
+    pick_compressor "$tool" || { reply_error "$no" 127 - "$why"; return; }
+    ensure_dir "${path%/*}" || { reply_error "$no" 1 - "$why"; return; }
+    session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
+
+    part="${path%/*}/.${path##*/}.$part_tag.part"
+    if [[ -e $part ]]; then
+        reply_error "$no" 1 - "$part: File exists: another attempt of the same number writes it"
+        return
+    fi
+    printf '%s\n' "$part" >"$tmp/part"
+    compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 7>&- 8<&- &
+    compressor_pid=$!
+    exec 9>"$tmp/data"
+    printf "\\\\copy (%s) to '%s/data' csv\n\\\\echo %s %s\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    await "$no" || lost=yes
+    exec 9>&-
+    { wait "$compressor_pid"; } 2>/dev/null
+    compressor_pid=''
+
+    rows=$copied
+    mine=$state
+    if judge_compressor "$tool" "$part"; then
+        if [[ -n $lost ]]; then
+            [[ $mine != - ]] || mine=08006
+        elif [[ -n $troubled ]]; then
+            code=1 why=$said
+            with_numbers "$why" "${path%/*}"
+        else
+            [[ -n $tagged ]] || IFS= read -r rows <"$tmp/count"
+            if [[ ! $rows =~ ^[0-9]+$ ]]; then
+                code=1 why='psql reported neither an error nor a number of rows'
+            elif publish_one "$part" "$path"; then
+                now
+                reply_ok "$no" "$rows" "$size" $((NOW - began)) "$tool"
+                : >"$tmp/part"
+                return
+            fi
+        fi
+    fi
+    rm -f -- "$part"
+    : >"$tmp/part"
+    reply_error "$no" "$code" "$mine" "$why"
+}
+
+pick_compressor() {
+    local candidate wanted=$1
+    if [[ $1 == auto ]]; then
+        for candidate in igzip pigz gzip; do
+            tool=$candidate
+            hash "$candidate" 2>/dev/null && return 0
+        done
+    else
+        hash "$1" 2>/dev/null && return 0
+    fi
+    [[ $wanted != auto ]] || wanted='igzip, pigz or gzip'
+    why="$wanted: command not found on this host"
+    return 1
+}
+
+compress() {   # tool part
+    local each
+    # shellcheck disable=SC2094  # the statuses are written after the commands ended
+    if [[ -n $tagged ]]; then
+        "$1" -1 -c 2>"$tmp/tool.err" |
+            dd ibs=64k obs=1M of="$2" conv=fsync,excl 2>"$tmp/dd.err"
+        each=("${PIPESTATUS[@]}")
+    else
+        count_records <"$tmp/copy" >"$tmp/count" &
+        tee "$tmp/copy" | "$1" -1 -c 2>"$tmp/tool.err" |
+            dd ibs=64k obs=1M of="$2" conv=fsync,excl 2>"$tmp/dd.err"
+        each=("${PIPESTATUS[@]}")
+        # tee and awk have no say of their own: where one of them failed, so did the compressor's input
+        wait $! && ((each[0] == 0)) || each[1]=1
+        each=("${each[1]}" "${each[2]}")
+    fi
+    printf '%s %s\n' "${each[@]}" >"$tmp/status"
+}
+
+# A record ends with a line that leaves no quote open.
+count_records() {
+    # shellcheck disable=SC2016
+    awk -F'"' '{ if (NF) q += NF - 1; if (q % 2 == 0) n++ } END { printf "%d\n", n }'
+}
+
+judge_compressor() {   # tool part
+    local tool_status=1 dd_status=1 text said_by=''
+    read -r tool_status dd_status <"$tmp/status" 2>/dev/null
+    : >"$tmp/status"
+    ((tool_status == 0 && dd_status == 0)) && return 0
+    code=$tool_status
+    if ((dd_status != 0)); then
+        code=$dd_status
+        while IFS= read -r text; do
+            case $text in
+                dd:*) said_by=${text#dd: } ;;
+            esac
+        done <"$tmp/dd.err"
+    elif ((tool_status <= 128)); then
+        IFS= read -r said_by <"$tmp/tool.err"
+    fi
+    if ((code > 128)); then
+        why="the compressor $1 was killed by signal $((code - 128))"
+    else
+        with_numbers "${said_by:-$1 failed with exit code $code}" "${2%/*}"
+    fi
+    mine=-
+    return 1
+}
+
+# Renames parts to their final names and sees to it that both survive a power cut.
+publish_one() {   # part path
+    p_from=("$1") p_to=("$2")
+    publish ''
+    size=${p_size[0]} code=1
+    [[ -z ${p_why[0]} ]] && return 0
+    with_numbers "${p_why[0]}" "${2%/*}"
+    return 1
+}
+
+# p_from[], p_to[] → p_size[], p_why[]. $1: `flush` when the files are not on disk yet.
+publish() {
+    local i result
+    p_size=() p_why=()
+    if hash perl 2>/dev/null; then
+        for ((i = 0; i < ${#p_from[@]}; i++)); do
+            printf '%s\t%s\n' "${p_from[i]}" "${p_to[i]}"
+        done | perl -e "$PUBLISH" "$1" >"$tmp/published" 2>&1
+        i=0
+        while IFS= read -r result; do
+            p_size[i]=${result%%"$TAB"*} p_why[i]=${result#*"$TAB"}
+            i=$((i + 1))
+        done <"$tmp/published"
+        for ((; i < ${#p_from[@]}; i++)); do p_size[i]=0 p_why[i]="perl failed: ${result:-}"; done
+        return
+    fi
+    for ((i = 0; i < ${#p_from[@]}; i++)); do
+        p_size[i]=$(stat -c %s -- "${p_from[i]}" 2>/dev/null) || p_size[i]=0
+        result=''
+        ((p_size[i] > 0)) || result="${p_from[i]}: empty or gone before it was published"
+        if [[ -z $result && -n $1 ]]; then
+            result=$(dd if=/dev/null of="${p_from[i]}" conv=fsync,notrunc 2>&1) && result=''
+        fi
+        if [[ -z $result ]]; then
+            result=$(mv -fT -- "${p_from[i]}" "${p_to[i]}" 2>&1) && result=''
+            result=${result#mv: }
+        fi
+        p_why[i]=$result
+    done
+}
+
+# shellcheck disable=SC2016
+readonly PUBLISH='
+    use strict;
+    use IO::Handle;
+    my ($flush, @units, %dirs) = @ARGV;
+    while (<STDIN>) { chomp; push @units, [split /\t/]; }
+    for my $u (@units) {
+        my ($from, $to) = @$u;
+        my ($size, $why) = (0, "");
+        if (open my $f, "+<", $from) {
+            $size = -s $f;
+            if ($flush) { $f->sync or $why = "$from: $!"; }
+            close $f or $why ||= "$from: $!";
+            $why ||= "$from: empty before it was published" unless $size;
+        } else { $why = "$from: $!"; }
+        unless ($why) { rename $from, $to or $why = "$to: $!"; }
+        (my $dir = $to) =~ s{/[^/]*\z}{};
+        @$u = ($size, $why, $dir);
+        $dirs{$dir} = "" unless $why;
+    }
+    for my $dir (keys %dirs) {
+        # some file systems have nothing to flush in a directory, and say EINVAL
+        if (open my $d, "<", $dir) { $d->sync or $!{EINVAL} or $dirs{$dir} = "$dir: $!"; }
+    }
+    for my $u (@units) { print $u->[0], "\t", $u->[1] || $dirs{$u->[2]}, "\n"; }
+'
+
+# ── job: a query ────────────────────────────────────────────────────────────────────────────────────────────
+
+# The rows wait in a file until psql has said that they are all there: a query that fails sends none.
+query_one() {   # no sql
+    local no=$1 sql=$2 began rows
+    now
+    began=$NOW
+    session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
+    printf "\\\\copy (%s) to '%s/rows'\n\\\\echo %s %s\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    if ! await "$no"; then
+        [[ $state != - ]] || state=08006
+        reply_error "$no" "$code" "$state" "$why"
+    elif [[ -n $troubled ]]; then
+        reply_error "$no" 1 "$state" "$said"
+    else
+        lock_stdout
+        rows=''
+        awk -v prefix="$nonce${TAB}row$TAB$no$TAB" -v count="$tmp/count" \
+            '{ print prefix $0 } END { print NR > count }' "$tmp/rows" && read -r rows <"$tmp/count"
+        unlock_stdout
+        if [[ $rows == "${copied:-$rows}" && -n $rows ]]; then
+            now
+            reply_ok "$no" "$rows" 0 $((NOW - began)) -
+        else
+            reply_error "$no" 1 - "psql reported $copied rows, and $rows were read"
+        fi
+    fi
+    rm -f -- "$tmp/rows"
+}
+
+# ── job: small units, many at a time ────────────────────────────────────────────────────────────────────────
+
+# A process per file would cost more than the file. So psql writes a chunk of plain CSV files into a staging
+# directory on the mount, one gzip compresses them all, one perl renames them; and while psql is busy with one
+# chunk, the one before is compressed and published.
+
+small_add() {   # no path sql
+    local below=${2#"$mount"/} parent=$mount dir=${2%/*}
+    [[ $below != */* ]] || parent=$mount/${below%%/*}
+    if [[ $parent != "$stage_parent" ]]; then
+        small_drain
+        stage_make "$parent"
+    fi
+    [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
+    c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
+    [[ -n ${dir_known[$dir]:-} ]] || dir_known[$dir]=wanted
+    ((${#c_no[@]} < CHUNK)) || small_run
+}
+
+small_drain() {
+    small_run
+    small_publish
+}
+
+stage_make() {   # parent
+    local dir=$1/.$part_tag.$$.part
+    [[ -z $stage ]] || rm -rf -- "$stage"
+    stage='' stage_parent=$1
+    ensure_dir "$1" || { stage_why=$why; return; }
+    printf '%s\n' "$dir" >>"$tmp/stages"
+    # psql knows it by a name without anybody's words in it
+    why=$(mkdir -- "$dir" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
+    with_numbers "${why#mkdir: }" "$1"
+    stage_why=$why
+}
+
+# One mkdir for all directories that are new.
+small_dirs() {
+    local dir new=()
+    for dir in "${!dir_known[@]}"; do
+        [[ ${dir_known[$dir]} == wanted ]] || continue
+        [[ -d $dir ]] || new+=("$dir")
+        dir_known[$dir]=yes
+    done
+    ((${#new[@]} == 0)) || mkdir -p -- "${new[@]}" 2>/dev/null || return 1
+}
+
+small_run() {
+    local i next=0 total=${#c_no[@]} script
+    ((total > 0)) || return 0
+    now
+    d_began=$NOW
+    if ! small_dirs; then
+        small_without_dir
+        total=${#c_no[@]}
+    fi
+    while ((next < total)) && [[ -z $stopping ]]; do
+        if ! session_open; then
+            for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
+            break
+        fi
+        script=''
+        for ((i = next; i < total; i++)); do
+            script+="\\copy (${c_sql[i]}) to '$tmp/stage/${c_seq[i]}.csv' csv"$'\n'"\\echo $mark ${c_seq[i]}"$'\n'
+        done
+        # from a file: a long script and long answers in two pipes could block each other
+        printf '%s' "$script" >"$tmp/chunk.sql"
+        printf '\\i %s/chunk.sql\n' "$tmp" >&7 2>/dev/null
+        small_publish
+        for ((; next < total; next++)); do
+            if ! await "${c_seq[next]}"; then
+                [[ $state != - ]] || state=08006
+                reply_error "${c_no[next]}" "$code" "$state" "$why"
+                next=$((next + 1))
+                break
+            elif [[ -n $troubled ]]; then
+                with_numbers "$said" "$stage"
+                reply_error "${c_no[next]}" 1 "$state" "$why"
+                rm -f -- "$tmp/stage/${c_seq[next]}.csv"
+            elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
+                reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
+            else
+                d_no+=("${c_no[next]}") d_path+=("${c_path[next]}") d_seq+=("${c_seq[next]}") d_rows+=("$copied")
+            fi
+        done
+    done
+    c_no=() c_path=() c_sql=() c_seq=()
+}
+
+# Some directory could not be made: tell the units that need it, and go on with the others.
+small_without_dir() {
+    local i no=() path=() sql=() number=()
+    for ((i = 0; i < ${#c_no[@]}; i++)); do
+        if ensure_dir "${c_path[i]%/*}"; then
+            no+=("${c_no[i]}") path+=("${c_path[i]}") sql+=("${c_sql[i]}") number+=("${c_seq[i]}")
+        else
+            dir_known[${c_path[i]%/*}]=''
+            reply_error "${c_no[i]}" 1 - "$why"
+        fi
+    done
+    c_no=() c_path=() c_sql=() c_seq=()
+    ((${#no[@]} == 0)) || c_no=("${no[@]}") c_path=("${path[@]}") c_sql=("${sql[@]}") c_seq=("${number[@]}")
+}
+
+small_publish() {
+    local i took total=${#d_no[@]} files=() index=() gzip_said rows
+    ((total > 0)) || return 0
+    for ((i = 0; i < total; i++)); do files+=("$tmp/stage/${d_seq[i]}.csv"); done
+    if [[ -z $tagged ]]; then
+        i=0
+        while IFS= read -r rows; do d_rows[i]=$rows i=$((i + 1)); done < <(count_each "${files[@]}")
+    fi
+    gzip_said=$(gzip -1 -n -- "${files[@]}" 2>&1)
+    p_from=() p_to=()
+    for ((i = 0; i < total; i++)); do
+        # gzip removes the plain file only when the other is whole
+        if [[ -e ${files[i]}.gz && ! -e ${files[i]} && ${d_rows[i]} =~ ^[0-9]+$ ]]; then
+            p_from+=("$stage/${d_seq[i]}.csv.gz") p_to+=("${d_path[i]}") index+=("$i")
+        else
+            with_numbers "${gzip_said:-gzip left ${files[i]} undone}" "$stage"
+            reply_error "${d_no[i]}" 1 - "$why"
+            rm -f -- "${files[i]}" "${files[i]}.gz"
+        fi
+    done
+    if ((${#p_from[@]} > 0)); then
+        publish flush
+        now
+        took=$(((NOW - d_began) / total))
+        small_report
+    fi
+    d_no=() d_path=() d_rows=() d_seq=()
+}
+
+small_report() {
+    local i unit
+    for ((i = 0; i < ${#p_from[@]}; i++)); do
+        unit=${index[i]}
+        if [[ -z ${p_why[i]} ]]; then
+            reply_ok "${d_no[unit]}" "${d_rows[unit]}" "${p_size[i]}" "$took" gzip
+        else
+            with_numbers "${p_why[i]}" "${d_path[unit]%/*}"
+            reply_error "${d_no[unit]}" 1 - "$why"
+            rm -f -- "${p_from[i]}"
+        fi
+    done
+}
+
+count_each() {
+    # shellcheck disable=SC2016
+    awk -F'"' '
+        FILENAME != file { file = FILENAME; q = 0 }
+        { if (NF) q += NF - 1; if (q % 2 == 0) n[file]++ }
+        END { for (i = 1; i < ARGC; i++) printf "%d\n", n[ARGV[i]] }' "$@"
+}
+
+case ${1:-} in
+    export | query) supervise ;;
+    *)
+        echo 'usage: greenplum.sh export|query   (requests on stdin; see README.md)' >&2
+        exit 2
+        ;;
+esac
