@@ -212,7 +212,7 @@ job() {
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
     stage='' stage_parent='' stage_why=''
-    declare -A dir_known=()
+    new_dirs=()
 
     local verb
     while next_request && [[ -z $stopping ]]; do
@@ -739,7 +739,7 @@ small_add() {   # no path sql
     fi
     [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
     c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
-    [[ -n ${dir_known[$dir]:-} ]] || dir_known[$dir]=wanted
+    [[ -d $dir ]] || new_dirs+=("$dir")
     ((${#c_no[@]} < CHUNK)) || small_run
 }
 
@@ -761,27 +761,17 @@ stage_make() {   # parent
     stage_why=$why
 }
 
-# One mkdir for all directories that are new.
-small_dirs() {
-    local dir new=()
-    for dir in "${!dir_known[@]}"; do
-        [[ ${dir_known[$dir]} == wanted ]] || continue
-        [[ -d $dir ]] || new+=("$dir")
-        dir_known[$dir]=yes
-    done
-    ((${#new[@]} == 0)) || mkdir -p -- "${new[@]}" 2>/dev/null || return 1
-}
-
 small_run() {
     local i next=0 total=${#c_no[@]} began script
     ((total > 0)) || return 0
     now
     began=$NOW
     if [[ $set == a ]]; then set=b; else set=a; fi
-    if ! small_dirs; then
+    if ((${#new_dirs[@]} > 0)) && ! mkdir -p -- "${new_dirs[@]}" 2>/dev/null; then
         small_without_dir
         total=${#c_no[@]}
     fi
+    new_dirs=()
     while ((next < total)) && [[ -z $stopping ]]; do
         if ! session_open; then
             for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
@@ -825,7 +815,6 @@ small_without_dir() {
         if ensure_dir "${c_path[i]%/*}"; then
             no+=("${c_no[i]}") path+=("${c_path[i]}") sql+=("${c_sql[i]}") number+=("${c_seq[i]}")
         else
-            dir_known[${c_path[i]%/*}]=''
             reply_error "${c_no[i]}" 1 - "$why"
         fi
     done
