@@ -181,17 +181,23 @@ undertaker() {
     set +m
     trap '' HUP INT TERM
     read -r word <"$tmp/fate"
-    [[ $word == finished ]] || end_job
+    if [[ $word != finished ]]; then
+        : >"$tmp/stop"
+        end_job
+    fi
     kill -KILL -- "-$job" "-$pump" 2>/dev/null
     remove_leavings
 }
 
-# psql turns INT into a cancel of what runs in the database; TERM and KILL would leave it running there.
+# psql turns INT into a cancel of what runs in the database; TERM and KILL would leave it running there. It
+# does so only once it is connected, and ignores INT before that, so INT is sent more than once.
 end_job() {
-    local signal patience
+    local signal tick
     for signal in INT TERM KILL; do
-        kill -s "$signal" -- "-$job" 2>/dev/null || return
-        for ((patience = 15; patience > 0; patience--)); do
+        for ((tick = 0; tick < 16; tick++)); do
+            if ((tick == 0)) || [[ $signal == INT ]] && ((tick % 3 == 0)); then
+                kill -s "$signal" -- "-$job" 2>/dev/null || return
+            fi
             nap 0.1
             kill -0 -- "-$job" 2>/dev/null || return
         done
@@ -202,12 +208,12 @@ end_job() {
 
 job() {
     set +m
-    trap 'stopping=yes' INT
+    trap ':' INT                         # meant for psql; the job sees the undertaker's note
     trap 'exit 143' HUP TERM
     trap '' PIPE
     trap 'printf "\n" >&3' EXIT          # wakes the supervisor
     exec 4<"$tmp/requests" 6>&-
-    stopping='' mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
+    mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
     psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid='' publisher=''
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
@@ -215,7 +221,7 @@ job() {
     new_dirs=()
 
     local verb
-    while next_request && [[ -z $stopping ]]; do
+    while next_request && ! stopping; do
         verb=${line%%"$TAB"*}
         case $verb in
             export) accept_export ;;
@@ -226,12 +232,14 @@ job() {
             *) misuse ;;
         esac
     done
-    [[ -z $stopping ]] || exit 130
+    ! stopping || exit 130
     small_drain
     session_close
     [[ -z $stage ]] || rm -rf -- "$stage"
     exit 0
 }
+
+stopping() { [[ -e $tmp/stop ]]; }
 
 misuse() {
     echo "greenplum.sh: not a request of protocol 1: ${line:0:60}" >&2
@@ -245,7 +253,7 @@ next_request() {
     line=''
     until IFS= read -r rest <&4 && [[ $rest != *"$EOF_MARK" ]]; do
         line+=$rest
-        [[ -z $stopping ]] || return 1
+        ! stopping || return 1
         if ((polls == 1)); then small_drain; fi
         if ((polls % 50 == 49)) && ! kill -0 "$supervisor" 2>/dev/null; then orphaned; fi
         polls=$((polls + 1))
@@ -254,11 +262,13 @@ next_request() {
     line+=$rest
 }
 
-# Supervisor and undertaker were both killed: nobody else will clean up.
+# The supervisor was killed. That is the undertaker's business; but it may have been killed as well.
 orphaned() {
-    [[ -z $psql_pid ]] || kill -TERM "$psql_pid" 2>/dev/null
+    kill -INT -- "-$BASHPID"
+    nap 1
+    kill -TERM "${psql_pid:-$BASHPID}" 2>/dev/null
     remove_leavings
-    exit 137
+    kill -KILL -- "-$BASHPID"
 }
 
 accept_setting() {
@@ -341,7 +351,7 @@ reply_ok() {   # no rows bytes milliseconds compressor
 }
 
 reply_error() {   # no code sqlstate message
-    [[ -z $stopping ]] || return 0      # what a stop broke is not the unit's own error
+    ! stopping || return 0      # what a stop broke is not the unit's own error
     local text=${4//[[:cntrl:]]/ }
     if ((${#text} > 2000)); then
         text=${text:0:2000}
@@ -381,6 +391,7 @@ ensure_dir() {
 # it cannot connect at all, every later unit is told so without another try.
 session_open() {
     [[ -z $psql_pid ]] || return 0
+    if stopping; then exit 130; fi
     [[ -z $refusal ]] || { why=$refusal state=$refusal_state code=$refusal_code; return 1; }
     export PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-30}
     session_start -w && return 0
@@ -466,6 +477,7 @@ psql_line() {
         text+=$more
         ((status != 0)) || return 0
         ((status > 128)) || return 1
+        kill -0 "$supervisor" 2>/dev/null || orphaned
         if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
             : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
             case $waited in
@@ -568,6 +580,7 @@ pick_compressor() {
 
 compress() {   # tool part
     local each
+    exec 2>/dev/null             # bash would report there which of them was killed
     # shellcheck disable=SC2094  # the statuses are written after the commands ended
     if [[ -n $tagged ]]; then
         "$1" -1 -c 2>"$tmp/tool.err" |
@@ -593,7 +606,7 @@ count_records() {
 
 judge_compressor() {   # tool part
     local tool_status=1 dd_status=1 text said_by=''
-    read -r tool_status dd_status <"$tmp/status" 2>/dev/null
+    { read -r tool_status dd_status <"$tmp/status"; } 2>/dev/null
     : >"$tmp/status"
     ((tool_status == 0 && dd_status == 0)) && return 0
     code=$tool_status
@@ -772,7 +785,7 @@ small_run() {
         total=${#c_no[@]}
     fi
     new_dirs=()
-    while ((next < total)) && [[ -z $stopping ]]; do
+    while ((next < total)) && ! stopping; do
         if ! session_open; then
             for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
             break
