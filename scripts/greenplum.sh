@@ -306,7 +306,9 @@ accept_export() {
         reply_error "$no" 1 - "$why"
         return
     fi
-    if [[ -n $small ]]; then
+    if [[ -n $small ]] && ! hash gzip 2>/dev/null; then
+        reply_error "$no" 127 - 'gzip: command not found on this host'
+    elif [[ -n $small ]]; then
         small_add "$no" "$path" "$sql"
     else
         export_one "$no" "$path" "$compressor" "$sql"
@@ -496,6 +498,7 @@ note_trouble() {
     text=${text#"psql:<stdin>:"}
     [[ $text =~ ^[0-9]+:\ ?(.*)$ ]] && text=${BASH_REMATCH[1]}
     text=${text#psql: }
+    [[ $text == "$0: line "* ]] && text=${text#"$0: line "*: }     # bash itself: psql was not there to be started
     text=${text#error: }
     if [[ $text =~ ^[^:]+:\ \ ([0-9A-Z]{5}):\ (.*)$ ]]; then
         skipping=''
@@ -769,7 +772,7 @@ stage_make() {   # parent
     ensure_dir "$1" || { stage_why=$why; return; }
     printf '%s\n' "$dir" >>"$tmp/stages"
     # psql knows it by a name without anybody's words in it
-    why=$(mkdir -- "$dir" "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
+    why=$(mkdir -- "$dir" 2>&1 && mkdir -- "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
     with_numbers "${why#mkdir: }" "$1"
     stage_why=$why
 }
@@ -806,6 +809,7 @@ small_run() {
             elif [[ -n $troubled ]]; then
                 with_numbers "$said" "$stage"
                 reply_error "${c_no[next]}" 1 "$state" "$why"
+                : 2>/dev/null >"$tmp/stage/plain/$set$next.csv"    # it may have filled the disk
             elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
                 reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
             else
