@@ -405,7 +405,7 @@ session_open() {
 }
 
 session_start() {   # [-w]
-    "$psql" -X -A -t "$@" <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
+    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
     psql_pid=$!
     exec 7>"$tmp/in" 8<"$tmp/out"
     session_pin
