@@ -112,7 +112,7 @@ unit_ended() {
 }
 
 finish() {   # code
-    local signal tick
+    local signal
     trap '' HUP INT TERM
     for signal in INT TERM KILL; do
         [[ -n $job ]] || break
