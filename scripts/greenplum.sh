@@ -262,11 +262,13 @@ next_request() {
     line+=$rest
 }
 
-# Supervisor and undertaker were both killed: nobody else will clean up.
+# The supervisor was killed. That is the undertaker's business; but it may have been killed as well.
 orphaned() {
-    [[ -z $psql_pid ]] || kill -TERM "$psql_pid" 2>/dev/null
+    kill -INT -- "-$BASHPID"
+    nap 1
+    kill -TERM "${psql_pid:-$BASHPID}" 2>/dev/null
     remove_leavings
-    exit 137
+    kill -KILL -- "-$BASHPID"
 }
 
 accept_setting() {
@@ -304,7 +306,9 @@ accept_export() {
         reply_error "$no" 1 - "$why"
         return
     fi
-    if [[ -n $small ]]; then
+    if [[ -n $small ]] && ! hash gzip 2>/dev/null; then
+        reply_error "$no" 127 - 'gzip: command not found on this host'
+    elif [[ -n $small ]]; then
         small_add "$no" "$path" "$sql"
     else
         export_one "$no" "$path" "$compressor" "$sql"
@@ -401,7 +405,7 @@ session_open() {
 }
 
 session_start() {   # [-w]
-    "$psql" -X -A -t "$@" <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
+    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
     psql_pid=$!
     exec 7>"$tmp/in" 8<"$tmp/out"
     session_pin
@@ -475,6 +479,7 @@ psql_line() {
         text+=$more
         ((status != 0)) || return 0
         ((status > 128)) || return 1
+        kill -0 "$supervisor" 2>/dev/null || orphaned
         if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
             : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
             case $waited in
@@ -493,6 +498,7 @@ note_trouble() {
     text=${text#"psql:<stdin>:"}
     [[ $text =~ ^[0-9]+:\ ?(.*)$ ]] && text=${BASH_REMATCH[1]}
     text=${text#psql: }
+    [[ $text == "$0: line "* ]] && text=${text#"$0: line "*: }     # bash itself: psql was not there to be started
     text=${text#error: }
     if [[ $text =~ ^[^:]+:\ \ ([0-9A-Z]{5}):\ (.*)$ ]]; then
         skipping=''
@@ -577,6 +583,7 @@ pick_compressor() {
 
 compress() {   # tool part
     local each
+    exec 2>/dev/null             # bash would report there which of them was killed
     # shellcheck disable=SC2094  # the statuses are written after the commands ended
     if [[ -n $tagged ]]; then
         "$1" -1 -c 2>"$tmp/tool.err" |
@@ -765,7 +772,7 @@ stage_make() {   # parent
     ensure_dir "$1" || { stage_why=$why; return; }
     printf '%s\n' "$dir" >>"$tmp/stages"
     # psql knows it by a name without anybody's words in it
-    why=$(mkdir -- "$dir" "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
+    why=$(mkdir -- "$dir" 2>&1 && mkdir -- "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
     with_numbers "${why#mkdir: }" "$1"
     stage_why=$why
 }
@@ -802,6 +809,7 @@ small_run() {
             elif [[ -n $troubled ]]; then
                 with_numbers "$said" "$stage"
                 reply_error "${c_no[next]}" 1 "$state" "$why"
+                : 2>/dev/null >"$tmp/stage/plain/$set$next.csv"    # it may have filled the disk
             elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
                 reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
             else
