@@ -164,8 +164,8 @@ finish() {
     trap '' HUP INT TERM
     printf '%s\n' "$word" >&6
     exec 6>&-
-    while kill -0 "$undertaker" 2>/dev/null && ((waited < 150)); do
-        nap 0.1
+    while kill -0 "$undertaker" 2>/dev/null && ((waited < 1500)); do
+        nap 0.01
         waited=$((waited + 1))
     done
     # The job may have been killed in the middle of a row: begin a new line, so that `end` can be seen
