@@ -126,6 +126,6 @@ fn some(chunk: Vec<u8>) -> Option<Vec<u8>> {
 fn data_error(error: &std::io::Error) -> TargetError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>()) {
         Some(inner) => TargetError::of(inner, "take the rows"),
-        None => TargetError::Lost { doing: "took the rows".into(), why: error.to_string() },
+        None => TargetError::Lost { doing: "take the rows".into(), why: error.to_string() },
     }
 }

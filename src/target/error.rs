@@ -28,9 +28,9 @@ pub enum TargetError {
         why: String,
     },
     /// The session is gone.
-    #[error("lost the connection to the target while it {doing}: {why}")]
+    #[error("lost the connection to the target, which was asked to {doing}: {why}")]
     Lost {
-        /// What it was doing.
+        /// What it was asked to do.
         doing: String,
         /// The library's own words.
         why: String,
@@ -50,7 +50,7 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Sorts an error of the library. `doing` completes "refused to …" and "while it …".
+    /// Sorts an error of the library. `doing` completes "refused to …" and "was asked to …".
     pub fn of(error: &postgres::Error, doing: &str) -> Self {
         match error.as_db_error() {
             Some(refused) => Self::Refused {
