@@ -28,9 +28,9 @@ pub enum TargetError {
         why: String,
     },
     /// The session is gone.
-    #[error("lost the connection to the target while it {doing}: {why}")]
+    #[error("lost the connection to the target, which was asked to {doing}: {why}")]
     Lost {
-        /// What it was doing.
+        /// What it was asked to do.
         doing: String,
         /// The library's own words.
         why: String,
@@ -50,7 +50,7 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Sorts an error of the library. `doing` completes "refused to …" and "while it …".
+    /// Sorts an error of the library. `doing` completes "refused to …" and "was asked to …".
     pub fn of(error: &postgres::Error, doing: &str) -> Self {
         match error.as_db_error() {
             Some(refused) => Self::Refused {
@@ -100,6 +100,11 @@ impl TargetError {
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
                 .into(),
+            Self::Refused { sqlstate, doing, .. }
+                if sqlstate == "42501" && doing == "create the load log" =>
+            {
+                "let somebody who may do so: CREATE SCHEMA gpferry AUTHORIZATION <the loading user>".into()
+            }
             Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
         }
     }

@@ -75,10 +75,8 @@ host() {
     local name=$1 mountpoint=$2 users=$3 root=$dir/hosts/$1 port user rest
     mkdir -p "$root/etc" "$root/home" "$root/run"
     chmod 755 "$root" "$root/etc" "$root/home" "$root/run"
-    for rest in $users; do
-        user=${rest%%:*}
-        sed -i "/^$user:/d" "$root/etc/passwd" 2>/dev/null || true
-    done
+    # The whole of /etc, not files of it: a file that is bound here goes when the machine's own is replaced.
+    cp -a /etc/. "$root/etc/" 2>/dev/null || true
     grep -vE '^(gpadmin|user1|sshd):' /etc/passwd >"$root/etc/passwd"
     grep -vE '^(gpadmin|user1):' /etc/group >"$root/etc/group"
     printf 'sshd:x:106:65534::/run/sshd:/usr/sbin/nologin\n' >>"$root/etc/passwd"
@@ -144,7 +142,7 @@ CONFIG
         mkdir -p /run/sshd /run/host /run/shared
         mount --bind "/proc/self/fd/3" /run/host
         mount --bind "/proc/self/fd/4" /run/shared
-        for file in passwd group shadow; do mount --bind "/run/host/etc/$file" "/etc/$file"; done
+        mount --bind /run/host/etc /etc
         mount --bind /run/host/home /home
         # Covers a directory that every Debian has: nothing is made on the machine itself.
         top=/$(printf %s "$mountpoint" | cut -d/ -f2)
