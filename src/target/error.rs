@@ -93,6 +93,11 @@ impl TargetError {
         }
     }
 
+    /// Is it the rows that were refused, so that the same file would be refused again?
+    pub fn blames_rows(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
+    }
+
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
@@ -126,6 +131,7 @@ fn remedy(sqlstate: &str) -> &'static str {
         "22021" => "the text is not valid in the database's encoding: compare the encodings of both sides",
         "53100" => "the target's disk is full: make room, and run again",
         "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
+        "57P01" | "57P02" | "57P03" => "the server was stopped or restarted: look at its log, and run again",
         "57014" => "the statement was cancelled: look for a statement_timeout or an operator",
         _ => "look the SQLSTATE up in PostgreSQL's Appendix A; the server's log has the whole message",
     }
