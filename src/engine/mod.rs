@@ -22,6 +22,7 @@ use crate::step::UnitFailure;
 use crate::step::load::{How, Loaded};
 use crate::stop::Stop;
 use crate::target::{Address, Session};
+use crate::unit::{Unit, UnitKey, series};
 
 mod event;
 mod exporter;
@@ -237,17 +238,36 @@ impl<'a> Book<'a> {
             self.write()?;
         }
         listen(&event);
+        if let What::Failed(failure) = &event.what {
+            self.learn(event.unit, &failure.overlaps)?;
+        }
         let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
         fate.apply(event.what);
         self.dirty.insert(event.unit);
         Ok(())
     }
 
+    /// Takes over from the load log what the ledger did not know: units of the same table by other bounds.
+    fn learn(&mut self, index: usize, ids: &[String]) -> Result<(), Failure> {
+        let unit = &self.ground.plan.units[index];
+        let loaded = Record { state: State::Loaded, ..Fate::begun().record };
+        let known: Vec<Unit> = ids
+            .iter()
+            .map(|id| Unit {
+                key: UnitKey { source: unit.key.source.clone(), id: id.clone() },
+                window: series(id).map(|(_, window)| window),
+                ..unit.clone()
+            })
+            .collect();
+        let records = known.iter().map(|unit| (unit, &loaded));
+        Ok(self.ledger.record(self.ground.run, Timestamp::now(), records)?)
+    }
+
     fn write(&mut self) -> Result<(), Failure> {
         let units = &self.ground.plan.units;
         let records =
             self.dirty.iter().filter_map(|&index| Some((&units[index], &self.fates[index].as_ref()?.record)));
-        self.ledger.record(&self.ground.run.id, Timestamp::now(), records)?;
+        self.ledger.record(self.ground.run, Timestamp::now(), records)?;
         self.dirty.clear();
         self.written = Instant::now();
         Ok(())

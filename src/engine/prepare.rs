@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::civil::Date;
 use rayon::prelude::*;
 
-use super::Failure;
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
 use crate::plan::{Catalog, Plan};
@@ -21,6 +20,8 @@ use crate::unit::{Unit, UnitKey};
 
 /// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
 const SMALL: u64 = 1 << 20;
+/// How long one question to a catalog may take.
+const CATALOG_STATEMENT: std::time::Duration = std::time::Duration::from_secs(20);
 /// How long a catalog may take to answer.
 const CATALOG_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 
@@ -59,11 +60,8 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
     Ok(source.host.parse::<HostText>()?)
 }
 
-/// Lists the tables of sources, for the globs of a plan.
-///
-/// # Errors
-/// [`Failure::Source`] for the first source that cannot be asked: a plan without its tables would be wrong.
-pub fn list(sources: Vec<&Source>, pool: &Pool) -> Result<Catalog, Failure> {
+/// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
+pub fn list(sources: Vec<&Source>, pool: &Pool) -> (Catalog, Vec<(String, SourceError)>) {
     let asked = ask_each(sources, pool, |source, remote, script| {
         let mut talk = begin(source, remote, script, "the list of tables")?;
         let mut tables = Vec::new();
@@ -73,10 +71,14 @@ pub fn list(sources: Vec<&Source>, pool: &Pool) -> Result<Catalog, Failure> {
         end(talk)?;
         Ok(tables)
     });
-    asked
-        .into_iter()
-        .map(|(name, answer)| Ok((name.clone(), answer.map_err(|error| Failure::source(&name, error))?)))
-        .collect()
+    let (mut catalog, mut unlisted) = (Catalog::new(), Vec::new());
+    for (name, answer) in asked {
+        match answer {
+            Ok(tables) => drop(catalog.insert(name, tables)),
+            Err(error) => unlisted.push((name, error)),
+        }
+    }
+    (catalog, unlisted)
 }
 
 /// Describes the tables of a plan, source by source.
@@ -96,15 +98,24 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<So
             facts = postgres::read_facts(row);
         })?;
         let mut catalog = SourceCatalog::default();
-        for (no, some) in (1u32..).zip(tables.chunks(2000)) {
-            let sql = postgres::describe_tables(facts, some);
-            query(&mut talk, source, no, sql, "reading its catalog", |row| {
-                if let Some((table, column, bytes)) = postgres::read_column(row) {
-                    let table = catalog.tables.entry(table).or_default();
-                    table.columns.push(column);
-                    table.bytes = bytes;
-                }
-            })?;
+        let mut no = 0;
+        for some in tables.chunks(2000) {
+            let mut ask = |with_sizes| {
+                no += 1;
+                let sql = postgres::describe_tables(facts, some, with_sizes);
+                query(&mut talk, source, no, sql, "reading its catalog", |row| {
+                    if let Some((table, column, bytes)) = postgres::read_column(row) {
+                        let table = catalog.tables.entry(table).or_default();
+                        table.columns.push(column);
+                        table.bytes = bytes;
+                    }
+                })
+            };
+            match ask(true) {
+                // Somebody holds a table: sizes are only a hint, and no reason to hold up all the others.
+                Err(SourceError::Failed { .. }) => ask(false)?,
+                asked => asked?,
+            }
         }
         end(talk)?;
         Ok(catalog)
@@ -121,6 +132,7 @@ fn begin<'a>(
     for (name, value) in settings(source, "catalog") {
         talk.ask(&Request::Set { name, value });
     }
+    talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: CATALOG_STATEMENT.as_secs().to_string() });
     Ok(talk)
 }
 
@@ -147,13 +159,8 @@ fn query(
                 return Err(SourceError::GivenUp { host: source.host.clone(), code: 2 });
             }
             Some(Reply::Error { message, sqlstate, .. }) => {
-                let cause = crate::remote::Cause::from_text(&message, sqlstate.as_deref());
-                return Err(SourceError::Failed {
-                    host: source.host.clone(),
-                    what: format!("{what} (database {})", source.database),
-                    message,
-                    cause,
-                });
+                let what = format!("{what} (database {})", source.database);
+                return Err(SourceError::failed(&source.host, what, sqlstate.as_deref(), &message));
             }
             Some(Reply::End { code }) => {
                 return Err(SourceError::GivenUp { host: source.host.clone(), code });

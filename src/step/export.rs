@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Stage, UnitFailure};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount};
-use crate::remote::{Cause, Remote};
+use crate::remote::Remote;
 use crate::source::{Conversation, Reply, Request, Script, SourceError};
 use crate::stop::Stop;
 use crate::unit::Unit;
@@ -103,7 +103,7 @@ pub fn export(
                 if let Some(order) = orders.get(no as usize) {
                     report(
                         order.index,
-                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), message)),
+                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message)),
                     );
                 }
             }
@@ -225,14 +225,9 @@ fn prove(ground: Ground<'_>, order: &Order<'_>, published: Published) -> Outcome
     }
 }
 
-fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: String) -> UnitFailure {
-    let cause = Cause::from_text(&message, sqlstate);
-    let error = SourceError::Failed {
-        host: ground.source.host.clone(),
-        what: format!("exporting {}", order.unit.table),
-        message,
-        cause,
-    };
+fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: &str) -> UnitFailure {
+    let what = format!("exporting {}", order.unit.table);
+    let error = SourceError::failed(&ground.source.host, what, sqlstate, message);
     UnitFailure::of_source(Stage::Export, &error)
 }
 

@@ -10,7 +10,7 @@ use super::{Stage, UnitFailure};
 use crate::gzip::CheckedReader;
 use crate::mount::{Exported, Mount};
 use crate::target::{Claim, CommitError, CopyError, Entry, Session, TargetError};
-use crate::unit::Unit;
+use crate::unit::{Unit, series};
 
 /// How many colliding keys of each kind are looked up.
 const KEYS_SHOWN: usize = 3;
@@ -117,11 +117,14 @@ fn load_one(
     session.savepoint()?;
     let done = match session.claim(&cargo.unit.key, &entry(run, cargo)) {
         Ok(Claim::AlreadyThere) => Ok(None),
-        Ok(Claim::Ours) => copy(session, mount, cargo).map(Some),
+        Ok(Claim::Ours) => match overlap(session, cargo)? {
+            None => copy(session, mount, cargo).map(Some),
+            Some(failure) => Err(NotLoaded::Failed(Box::new(failure))),
+        },
         Err(error) => Err(fatal_or_failed(error)?),
     };
     match done {
-        Ok(Some(rows)) => match session.complete(&cargo.unit.key, rows) {
+        Ok(Some(rows)) => match session.confirm(&cargo.unit.key, rows) {
             Ok(()) => {
                 session.release()?;
                 Ok(Inside::Copied(Loaded { rows, how: How::Now, took: begin.elapsed() }))
@@ -138,6 +141,28 @@ fn load_one(
         }
         Err(NotLoaded::SessionLost(error)) => Err(error),
     }
+}
+
+/// Rows of this window that are in the target by a window of other bounds. The plan leaves those out, as far as
+/// the ledger knows; this is for a ledger that was deleted, or a runner with another one.
+fn overlap(session: &mut Session, cargo: &Cargo<'_>) -> Result<Option<UnitFailure>, TargetError> {
+    let unit = cargo.unit;
+    let (Some(bounds), Some((own, _))) = (bounds(unit), series(&unit.key.id)) else { return Ok(None) };
+    let mut overlaps = session.overlapping(&unit.key, &unit.target.to_string(), &bounds)?;
+    overlaps.retain(|id| series(id).is_some_and(|(series, _)| series == own));
+    let Some(first) = overlaps.first() else { return Ok(None) };
+    let error = format!(
+        "its window overlaps what is loaded already: the load log holds {first}{}",
+        if overlaps.len() > 1 { format!(" and {} more", overlaps.len() - 1) } else { String::new() }
+    );
+    let remedy =
+        "run again: the ledger did not know of it and does now, and only what is missing will be moved";
+    Ok(Some(UnitFailure { overlaps, ..UnitFailure::new(Stage::Load, error, remedy) }))
+}
+
+/// A window's bounds, as the load log has them.
+fn bounds(unit: &Unit) -> Option<(String, String)> {
+    unit.window.map(|window| (window.start().to_string(), window.end().to_string()))
 }
 
 /// Why a unit's rows were not copied.
@@ -191,7 +216,7 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
     Entry {
         job: &unit.job,
         table: unit.target.to_string(),
-        window: unit.window.map(|window| (window.start().to_string(), window.end().to_string())),
+        window: bounds(unit),
         file: cargo.exported.file.display().to_string(),
         mode: "insert",
         exported: cargo.exported.rows,
