@@ -255,15 +255,16 @@ impl Ledger {
     }
 
     /// What is known of every unit, as far as this target is concerned: what was loaded into another one is not
-    /// in it.
+    /// in it, a file that waits on the mount is.
     ///
     /// # Errors
     /// [`LedgerError::Sqlite`].
     pub fn known(&self, target_url: &str) -> Result<HashMap<UnitKey, Known>, LedgerError> {
         let read = || {
-            let mut statement = self
-                .connection
-                .prepare("SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit WHERE target_url = ?")?;
+            let mut statement = self.connection.prepare(
+                "SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit \
+                 WHERE target_url = ? OR state <> 'loaded'",
+            )?;
             let rows = statement.query_map([target_url], |row| {
                 let key = UnitKey { source: row.get(0)?, id: row.get(1)? };
                 let state: String = row.get(2)?;

@@ -202,7 +202,7 @@ fn bound(time: jiff::civil::DateTime, kind: WindowType, zone: &TimeZone) -> Resu
     match kind {
         WindowType::Civil => Ok(format!("CAST({} AS timestamp)", sql::literal(&civil))),
         WindowType::Zoned => {
-            let instant = window::instant(time, zone).ok_or_else(|| QueryError::NoSuchTime(civil))?;
+            let instant = window::instant(time, zone).ok_or(QueryError::NoSuchTime(civil))?;
             Ok(format!("CAST({} AS timestamptz)", sql::literal(&instant.to_string())))
         }
         WindowType::Date if time.time() == Time::midnight() => {

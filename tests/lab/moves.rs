@@ -46,7 +46,8 @@ fn windows_are_half_open_so_a_boundary_row_moves_once() {
         let table = format!("{{ table: public.t, window: {{ column: {column}, length: {length} }} }}");
         case.inventory_with("", "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n", &[&table]);
         case.gpferry(&["run"]).expect(0).says(
-            &format!("{units} of {units} UNITS loaded").replace("UNITS", if units == 1 { "unit" } else { "units" }),
+            &format!("{units} of {units} UNITS loaded")
+                .replace("UNITS", if units == 1 { "unit" } else { "units" }),
         );
         assert_eq!(case.count("SELECT count(*) FROM t"), 48, "{column}");
     }
@@ -233,6 +234,7 @@ const AWKWARD: &[(&str, &str, &str)] = &[
         "VALUES (1, '2', '3', '4', '5')",
     ),
     ("we^ird'; drop table x; --", "(id int)", "VALUES (1)"),
+    ("x$y$z $$ ) to program 'x'", "(\"$a$\" int)", "VALUES (1)"),
     ("表", "(列 text)", "VALUES ('値')"),
 ];
 
