@@ -16,6 +16,7 @@ use crate::plan::{self, Catalog, Known, Plan, Selection};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
 use crate::source::SourceError;
+use crate::stop::Stop;
 use crate::target::Address;
 use crate::unit::UnitKey;
 
@@ -46,7 +47,8 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let known = run::known(&ledger_path(common), target.shown())?;
-    let (plan, unlisted) = make_plan(&inventory, &selection, &known, &pool(common), Timestamp::now())?;
+    let (plan, unlisted) =
+        make_plan(&inventory, &selection, &known, &pool(common), &Stop::default(), Timestamp::now())?;
     if let Some((name, error)) = unlisted.into_iter().next() {
         return Err(Failure::source(&name, error));
     }
@@ -63,11 +65,12 @@ fn make_plan(
     selection: &Selection,
     known: &HashMap<UnitKey, Known>,
     pool: &Pool,
+    stop: &Stop,
     now: Timestamp,
 ) -> Result<(Plan, Vec<(String, SourceError)>), Failure> {
     let sources = plan::sources_with_globs(inventory, selection);
     let (catalog, unlisted) =
-        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool) };
+        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) };
     Ok((plan::plan(inventory, selection, &catalog, known, now), unlisted))
 }
 

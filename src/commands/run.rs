@@ -48,7 +48,7 @@ pub(super) fn run(
     let known = ledger.known(target.shown())?;
     let wanted =
         Selection { max_units: if halves == Halves::Load { None } else { selection.max_units }, ..selection };
-    let (mut plan, unlisted) = make_plan(&inventory, &wanted, &known, &pool, started_at)?;
+    let (mut plan, unlisted) = make_plan(&inventory, &wanted, &known, &pool, &stop, started_at)?;
     if halves == Halves::Load {
         plan.units.retain(|unit| known.get(&unit.key) == Some(&Known::Exported));
         plan.units.truncate(select.max_units.unwrap_or(usize::MAX));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
@@ -127,7 +127,10 @@ pub fn execute(
         let targets = session.tables(&tables)?;
         drop(session);
         let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-        let sources = prepare::describe(ground.inventory, &units, ground.pool);
+        let sources = prepare::describe(ground.inventory, &units, ground.pool, ground.stop);
+        if ground.stop.asked() {
+            return Ok(book.close(false));
+        }
         no_source_reached =
             sources.values().all(|asked| asked.as_ref().is_err_and(|error| error.is_unreachable()));
         let today = ground.run.started_at.to_zoned(ground.inventory.timezone.clone()).date();
@@ -143,10 +146,14 @@ pub fn execute(
     }
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
+    let shared = loader::Shared::default();
     std::thread::scope(|scope| {
         let (tell, events) = unbounded();
         let (ship, shipments) = unbounded();
-        loader::spawn(scope, ground, shipments, &tell, ready.len() + orders.len());
+        let (working, done) = bounded(0);
+        let (shared, stop) = (&shared, ground.stop);
+        scope.spawn(move || shared.watch(stop, &done));
+        loader::spawn(scope, ground, shared, shipments, &tell, ready.len() + orders.len());
         for shipment in ready {
             // The receiver lives until every sender is gone.
             let _ = ship.send(shipment);
@@ -155,7 +162,9 @@ pub fn execute(
             exporter::spawn(scope, ground, manifest, orders, &ship, &tell);
         }
         drop((ship, tell));
-        book.follow(&events, listen)
+        let followed = book.follow(&events, listen);
+        drop(working);
+        followed
     })?;
     Ok(book.close(no_source_reached))
 }
@@ -355,4 +364,9 @@ fn pause(attempt: u32, stop: &Stop) {
     while Instant::now() < until && !stop.asked() {
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A lock whose holder panicked guards nothing that could be half done here.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -15,6 +15,7 @@ use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Conversation, Reply, Request, Script, SourceError};
 use crate::step::export::{Order, settings};
 use crate::step::{Stage, UnitFailure, check};
+use crate::stop::Stop;
 use crate::target::TargetTable;
 use crate::unit::{Unit, UnitKey};
 
@@ -61,11 +62,11 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 }
 
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
-pub fn list(sources: Vec<&Source>, pool: &Pool) -> (Catalog, Vec<(String, SourceError)>) {
+pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(String, SourceError)>) {
     let asked = ask_each(sources, pool, |source, remote, script| {
         let mut talk = begin(source, remote, script, "the list of tables")?;
         let mut tables = Vec::new();
-        query(&mut talk, source, 0, postgres::list_tables(), "listing its tables", |row| {
+        query(&mut talk, source, stop, 0, postgres::list_tables(), "listing its tables", |row| {
             tables.extend(postgres::read_table_name(row));
         })?;
         end(talk)?;
@@ -82,7 +83,7 @@ pub fn list(sources: Vec<&Source>, pool: &Pool) -> (Catalog, Vec<(String, Source
 }
 
 /// Describes the tables of a plan, source by source.
-pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<SourceCatalog> {
+pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop) -> Asked<SourceCatalog> {
     let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
     for unit in units {
         wanted.entry(&unit.key.source).or_default().insert(&unit.table);
@@ -94,7 +95,7 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<So
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
         let mut talk = begin(source, remote, script, "the catalog query")?;
         let mut facts = SourceFacts { version: 0, greenplum: false };
-        query(&mut talk, source, 0, postgres::FACTS.into(), "asking what the database is", |row| {
+        query(&mut talk, source, stop, 0, postgres::FACTS.into(), "asking what the database is", |row| {
             facts = postgres::read_facts(row);
         })?;
         let mut catalog = SourceCatalog::default();
@@ -103,7 +104,7 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<So
             let mut ask = |with_sizes| {
                 no += 1;
                 let sql = postgres::describe_tables(facts, some, with_sizes);
-                query(&mut talk, source, no, sql, "reading its catalog", |row| {
+                query(&mut talk, source, stop, no, sql, "reading its catalog", |row| {
                     if let Some((table, column, bytes)) = postgres::read_column(row) {
                         let table = catalog.tables.entry(table).or_default();
                         table.columns.push(column);
@@ -140,6 +141,7 @@ fn begin<'a>(
 fn query(
     talk: &mut Conversation<'_>,
     source: &Source,
+    stop: &Stop,
     no: u32,
     sql: String,
     what: &str,
@@ -147,8 +149,13 @@ fn query(
 ) -> Result<(), SourceError> {
     talk.ask(&Request::Query { no, sql });
     let mut rows = 0;
+    let mut told_to_stop = false;
     loop {
-        match talk.next(std::time::Duration::from_secs(1))? {
+        if stop.asked() && !told_to_stop {
+            told_to_stop = true;
+            talk.ask(&Request::Stop);
+        }
+        match talk.next(std::time::Duration::from_millis(250))? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => {}
             Some(Reply::Row { text, .. }) => {
                 rows += 1;

@@ -94,6 +94,14 @@ impl TargetError {
         }
     }
 
+    /// Was no session to be had at all?
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } => false,
+        }
+    }
+
     /// Is it the rows that were refused, so that the same file would be refused again?
     pub fn blames_rows(&self) -> bool {
         self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
