@@ -44,14 +44,9 @@ pub enum Failure {
         /// What to try.
         remedy: String,
     },
-    /// A file or stream of this machine could not be used.
-    #[error("{doing}: {error}")]
-    Io {
-        /// What gpferry was doing.
-        doing: &'static str,
-        /// The system's own words.
-        error: std::io::Error,
-    },
+    /// What nobody foresaw: stdout or a signal handler of this machine that cannot be used.
+    #[error("{0:#}")]
+    Unforeseen(#[from] anyhow::Error),
 }
 
 impl Failure {
@@ -72,7 +67,7 @@ impl Failure {
             Self::Source { error, .. } if error.is_unreachable() => Exit::Unreachable,
             Self::Source { .. } => Exit::Preflight,
             Self::Usage { .. } => Exit::Usage,
-            Self::Io { .. } => Exit::Unforeseen,
+            Self::Unforeseen(_) => Exit::Unforeseen,
         }
     }
 
@@ -87,7 +82,7 @@ impl Failure {
             Self::Remote(error) => Some(error.remedy()),
             Self::Source { error, .. } => Some(error.remedy()),
             Self::Usage { remedy, .. } => Some(remedy.clone()),
-            Self::Io { .. } => None,
+            Self::Unforeseen(_) => None,
         }
     }
 }

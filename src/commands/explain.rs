@@ -10,7 +10,7 @@ use crate::report::explain::{json, text};
 /// Explains a code.
 ///
 /// # Errors
-/// [`Failure::Io`] where stdout cannot be written.
+/// [`Failure::Unforeseen`] where stdout cannot be written.
 pub(super) fn explain(common: &Common, code: u32) -> Result<Exit, Failure> {
     let explained = remote::explain(code);
     match common.format {

@@ -137,7 +137,7 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Io { doing: "writing to stdout", error })
+            Err(anyhow::Error::new(error).context("writing to stdout").into())
         }
         Ok(()) | Err(_) => Ok(()),
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Context;
 use jiff::Timestamp;
 
 use super::{ledger_path, make_plan, pool, print, print_json, selection, width};
@@ -35,7 +36,7 @@ pub(super) fn run(
     screen: &Screen,
 ) -> Result<Exit, Failure> {
     let begin = Instant::now();
-    let stop = Stop::on_signals().map_err(|error| Failure::Io { doing: "listening for signals", error })?;
+    let stop = Stop::on_signals().context("listening for signals")?;
     let inventory = inventory::load(&common.inventory)?;
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use anyhow::Context;
+
 use super::{print, ssh_options};
 use crate::cli::{Common, Trust};
 use crate::exit::Exit;
@@ -82,9 +84,9 @@ fn agreed(offer: &Offer, trust: &Trust) -> Result<bool, Failure> {
                 .into(),
         });
     }
-    let failed = |error| Failure::Io { doing: "asking at the terminal", error };
-    write!(io::stderr(), "are they the same? (yes/no) ").map_err(failed)?;
+    let doing = "asking at the terminal";
+    write!(io::stderr(), "are they the same? (yes/no) ").context(doing)?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    io::stdin().lock().read_line(&mut answer).context(doing)?;
     Ok(answer.trim().eq_ignore_ascii_case("yes"))
 }
