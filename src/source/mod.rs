@@ -3,10 +3,12 @@
 mod conversation;
 mod error;
 pub mod postgres;
+pub mod probe;
 pub mod protocol;
 mod script;
 
 pub use conversation::Conversation;
 pub use error::SourceError;
+pub use probe::Probe;
 pub use protocol::{Reply, Request};
 pub use script::Script;
