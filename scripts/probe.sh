@@ -9,11 +9,13 @@
 #     mount  <path> <subdir>       remembered, as are:
 #     psql   <path>                where the inventory names one
 #     script <path>                that people have already
+#     owner  <user> <group>        who should own the mount, by name
 #     facts                        everything about host, mount and scripts
 #     clock                        the time here
 #     make                         makes <subdir>, as a run would; it goes at the end
 #     write  <name> <text>         a proof below <subdir>; it goes at the end
 #     look   <name>                what is seen here of somebody else's proof
+#     forget <name>                removes a proof whose host did not come to that
 #     end                          cleans up; so does a closed stdin, and a signal
 #
 # A dead mount blocks whoever touches it, so this process never does: a worker in the background does, and
@@ -25,7 +27,7 @@ umask 007
 set -f
 unset CDPATH
 tab=$(printf '\t')
-nonce=- limit=500 tmp='' mount='' subdir='' psql='' scripts='' made='' written='' cached=''
+nonce=- limit=500 tmp='' mount='' subdir='' psql='' scripts='' owner='' group='' made='' written='' cached=''
 
 say() {
     line=$nonce
@@ -138,6 +140,9 @@ remove_all() {
 
 host_facts() {
     say user "$(id -un 2>/dev/null)" "$(id -u)" "$(id -g)" "$(id -G)"
+    if [ -n "$owner" ]; then
+        say owner "$(id -u "$owner" 2>/dev/null)" "$(group_number "$group")"
+    fi
     for tool in bash perl igzip pigz gzip mktemp; do
         path=$(command -v "$tool" 2>/dev/null) && say tool "$tool" "$path"
     done
@@ -159,6 +164,13 @@ host_facts() {
         case $key in [Mm]ax[Ss]*) say sshd "$key" "$value" ;; esac
     done </etc/ssh/sshd_config
     cache_facts
+}
+
+# getent knows directories of users that are not in files; it is not on every host.
+group_number() {
+    { getent group "$1" || cat /etc/group; } 2>/dev/null | while IFS=: read -r name _ gid _; do
+        [ "$name" != "$1" ] || echo "$gid"
+    done
 }
 
 # Can a program be put into the user's cache directory, and started from there?
@@ -192,6 +204,7 @@ serve() {
         hello) nonce=$2 limit=$(($3 * 100)) ;;
         mount) mount=$2 subdir=$3 ;;
         psql) psql=$2 ;;
+        owner) owner=$2 group=$3 ;;
         script) scripts="$scripts$2
 " ;;
         facts)
@@ -213,6 +226,7 @@ serve() {
             written=$2
             bounded write_proof "$2" "$3"
             say done write ;;
+        forget) bounded rm -f "$mount/$subdir/$2"; say done forget ;;
         look) bounded look_at "$2"; say done look ;;
         end) clean_up; say end; exit 0 ;;
     esac

@@ -5,6 +5,7 @@ mod error;
 pub mod postgres;
 pub mod probe;
 pub mod protocol;
+pub mod ready;
 mod script;
 
 pub use conversation::Conversation;
