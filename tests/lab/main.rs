@@ -2,6 +2,7 @@
 
 mod ends;
 mod moves;
+mod preflight;
 mod refuses;
 mod ssh;
 mod support;

@@ -238,18 +238,17 @@ fn find(lines: &[Line]) -> Option<Result<Entry, String>> {
     })
 }
 
-/// `sh: 2: cannot create /m/x: Permission denied` without the shell's own name and line.
+/// `sh: 2: cannot create /m/x: Permission denied` without the shell's own name and line, and in the system's words.
 fn last_words(text: &str) -> String {
-    let text = text.trim();
-    let text = text.trim_start_matches("cat: ").trim_start_matches("mkdir: ");
-    let shell = text.split_once(": ").filter(|(name, _)| name.ends_with("sh") || name.contains("sh: "));
-    let text = shell.map_or(text, |(_, rest)| rest);
-    match text.split_once(": ") {
-        Some((line, rest)) if line.trim_start_matches("line ").chars().all(|c| c.is_ascii_digit()) => {
-            rest.to_owned()
+    let mut text = text.trim().replace("Directory nonexistent", "No such file or directory");
+    while let Some((word, rest)) = text.split_once(": ") {
+        let is_line = word.trim_start_matches("line ").chars().all(|c| c.is_ascii_digit());
+        if !is_line && !["sh", "dash", "bash", "ash", "eval", "cat", "mkdir"].contains(&word) {
+            break;
         }
-        Some(_) | None => text.to_owned(),
+        text = rest.to_owned();
     }
+    text
 }
 
 #[cfg(test)]
@@ -291,6 +290,10 @@ mod tests {
         for (said, words) in [
             ("sh: 2: cannot create /m/x: Permission denied ", "cannot create /m/x: Permission denied"),
             ("sh: line 131: /m/x: No space left on device", "/m/x: No space left on device"),
+            (
+                "sh: 1: eval: cannot create /m/x: Directory nonexistent",
+                "cannot create /m/x: No such file or directory",
+            ),
             ("cat: /m/x: No such file or directory ", "/m/x: No such file or directory"),
         ] {
             assert_eq!(last_words(said), words);

@@ -4,7 +4,7 @@ use super::access::{Access, Entry};
 use super::facts::{HostFacts, MountFacts, Proof};
 use super::mountinfo::MountPoint;
 use super::visit::Made;
-use super::{Check, Gathered, Visit};
+use super::{Check, Gathered, Verdict, Visit};
 use crate::remote::Cause;
 
 /// Less than this is soon full: the largest file that a window becomes by default. KiB.
@@ -26,13 +26,18 @@ pub(super) fn checks(visit: &Visit, all: &Gathered) -> Vec<Check> {
         return vec![hangs(visit, facts)];
     }
     let exists = exists(visit, &facts.mount);
-    if exists.verdict == super::Verdict::Fail {
+    if exists.verdict == Verdict::Fail {
         return vec![exists];
     }
     let mut checks = vec![exists, point(visit, facts)];
     checks.extend(facts.mounted().map(|on| options(visit, on)));
     checks.extend(room(visit, &facts.mount));
-    checks.push(if visit.place.is_runner() { subdir(visit, facts, all) } else { proof(visit, facts, all) });
+    let last = if visit.place.is_runner() { subdir(visit, facts, all) } else { proof(visit, facts, all) };
+    // What is full or read-only cannot be written either: that is one thing to mend, not two.
+    let known = checks.iter().any(|check| check.id == last.id && check.verdict == Verdict::Fail);
+    if !known {
+        checks.push(last);
+    }
     checks
 }
 
