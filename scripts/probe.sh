@@ -119,7 +119,8 @@ make_dir() {
 write_proof() {
     if [ -e "$mount/$subdir/$1" ]; then tell unwritten "$mount/$subdir/$1: File exists"; return; fi
     # noclobber opens exclusively: nothing is ever overwritten
-    if ( set -C; printf '%s\n' "$2" >"$mount/$subdir/$1" ) 2>"$tmp/one"; then
+    # (and cat, unlike some shells' printf, says in the system's words why it could not)
+    if ( set -C; printf '%s\n' "$2" | cat >"$mount/$subdir/$1" ) 2>"$tmp/one"; then
         entry proof "$mount/$subdir/$1"
     else
         tell unwritten "$(words)"
@@ -146,8 +147,9 @@ host_facts() {
     for tool in bash perl igzip pigz gzip mktemp; do
         path=$(command -v "$tool" 2>/dev/null) && say tool "$tool" "$path"
     done
+    # With -c and without --norc, bash under sshd reads .bashrc, and says whatever that says
     # shellcheck disable=SC2016
-    say bash "$(bash -c 'echo "$BASH_VERSION"' 2>/dev/null)"
+    say bash "$(bash --norc -c 'echo "$BASH_VERSION"' 2>/dev/null)"
     if path=$(command -v "${psql:-psql}" 2>/dev/null); then
         say psql "$path" "$("$path" --version 2>&1 | head -n 1)"
     fi

@@ -43,7 +43,7 @@ fn a_user_with_two_numbers_is_named_with_both_and_both_hosts() {
     ran.expect(13);
     let failed = checks(&json, "fail");
     let same = "user1 is uid 530 gid 530 on that host, but";
-    let belongs = "belongs to uid 540 gid 2180 (mode 755)";
+    let belongs = "belongs to uid 540 gid 2180 (mode";
     for words in ["uid 530 gid 530 on user1@gp-a", "uid 540 gid 2180 on user1@gp-b", same, belongs] {
         found(&failed, "mount.identity", words, "`usermod -u 540 user1`");
     }
@@ -231,7 +231,7 @@ fn a_script_that_people_have_is_looked_at_before_it_ends_with_126_or_127() {
     write("dos.sh", "#!/bin/bash\r\n", 0o755);
     case.edit_inventory(
         "    database:",
-        "    script: { path: /home/gpadmin/good.sh, call: argv }\n    database:",
+        "    script: { path: /home/gpadmin/good.sh, call: argv, file: \"{unit}.csv.gz\" }\n    database:",
     );
     let of = |from: &str, to: &str| {
         case.edit_inventory(from, to);
