@@ -81,7 +81,9 @@ impl Script {
     pub(super) fn start_command(&self, verb: &'static str) -> String {
         if self.piped {
             // With -c, bash under sshd reads .bashrc, whose output would stand before ours and whose input is ours.
-            return format!("exec sh -c 'echo; {READ_SCRIPT}; exec bash --norc -c \"$s\" greenplum.sh {verb}'");
+            return format!(
+                "exec sh -c 'echo; {READ_SCRIPT}; exec bash --norc -c \"$s\" greenplum.sh {verb}'"
+            );
         }
         format!("exec sh -c 'echo; exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
     }

@@ -54,6 +54,7 @@ fn ready_on(name: &str, options: &[&str]) -> (Case, String) {
 /// Runs preflight for its JSON.
 fn preflight(case: &Case, more: &[&str]) -> (Ran, Value) {
     let ran = case.gpferry(&[&["preflight", "--format", "json"], more].concat());
+    assert!(!ran.stdout.is_empty(), "no result: {}", ran.stderr);
     let json = ran.json();
     (ran, json)
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 pub mod access;
 pub mod cheap;
+mod choose;
 mod database;
 pub mod facts;
 mod gather;
@@ -17,7 +18,9 @@ mod identity;
 mod mount;
 pub mod mountinfo;
 mod reach;
+mod runner;
 mod tables;
+mod target;
 pub mod types;
 mod visit;
 
