@@ -12,7 +12,7 @@ use globset::Glob;
 
 use super::choose::{places, selected, unasked};
 use super::facts::{self, HostFacts, Proof};
-use super::runner::{Look, Ready, runner_place, visit_runner};
+use super::runner::{Question, Ready, runner_place, visit_runner};
 use super::target::{ask_target, finish_target};
 use super::visit::{Gathered, Made, Place, SourceVisit, Visit};
 use super::{Area, database};
@@ -68,8 +68,7 @@ pub fn gather(ground: Ground<'_>) -> Gathered {
     let (visits, mut found, runner, made) = std::thread::scope(|scope| {
         let (look, looks) = unbounded();
         let (tell, ready): (Vec<_>, Vec<_>) = places.iter().map(|_| bounded::<Ready>(1)).unzip();
-        let others = names.clone();
-        let runner = scope.spawn(move || visit_runner(ground, &tell, &looks, &others));
+        let runner = scope.spawn(move || visit_runner(ground, &tell, &looks));
         let hosts: Vec<_> = places
             .iter()
             .zip(ready)
@@ -141,7 +140,7 @@ fn visit_host(
     sources: &[&Source],
     name: &str,
     ready: &Receiver<Ready>,
-    look: &Sender<Look>,
+    look: &Sender<Question>,
 ) -> (Visit, Vec<SourceVisit>) {
     let here: Vec<&Source> =
         sources.iter().filter(|source| place.sources.contains(&source.name)).copied().collect();
@@ -161,6 +160,11 @@ fn visit_host(
             Err(why) => unproven = Some(why),
         }
     });
+    if ground.looks_at(&[Area::Mount]) && !matches!(found, Ok((_, true))) {
+        // The runner lives as long as anybody may ask it.
+        drop(look.send(Question::Forget { name: name.to_owned() }));
+    }
+    let found = found.map(|(facts, _)| facts);
     // Databases are asked by the bundled script, which needs a shell and a bash there.
     let able =
         found.as_ref().is_ok_and(|facts| facts.bash.is_some() && facts.psql.is_some() && facts.temporary);
@@ -178,7 +182,7 @@ fn look_around(
     scripts: &[String],
     session: &mut dyn Remote,
     then: impl FnOnce(&mut Probe<'_>, &HostFacts),
-) -> Result<HostFacts, SourceError> {
+) -> Result<(HostFacts, bool), SourceError> {
     let mut probe = Probe::start(session, MOUNT_LIMIT)?;
     prepare(&mut probe, ground, place, scripts);
     let mut facts = HostFacts::read(&probe.ask(&["facts"], FACTS_LIMIT)?);
@@ -189,10 +193,13 @@ fn look_around(
     if ground.looks_at(&[Area::Mount]) {
         then(&mut probe, &facts);
     }
-    if !probe.end(ONE_LIMIT) {
-        log::warn!("{}: the probe's last word was not heard; it cleans up by itself", place.host);
+    match probe.end(ONE_LIMIT) {
+        true => Ok((facts, true)),
+        false => {
+            log::warn!("{}: the probe's last word was not heard; it cleans up by itself", place.host);
+            Ok((facts, false))
+        }
     }
-    Ok(facts)
 }
 
 /// How far a clock that was read in the middle of a round trip is ahead of ours.
@@ -212,7 +219,7 @@ fn prove(
     probe: &mut Probe<'_>,
     facts: &HostFacts,
     ready: &Receiver<Ready>,
-    look: &Sender<Look>,
+    look: &Sender<Question>,
 ) -> Result<Proof, String> {
     if facts.mount.hangs || !facts.temporary {
         return Err("the mount could not be looked at there".into());
@@ -232,7 +239,7 @@ fn prove(
     let patient = facts.mounted().is_some_and(super::mountinfo::MountPoint::is_network);
     proof.runner_saw = Some(patiently(patient, || {
         let (answer, heard) = bounded(1);
-        let question = Look { name: name.to_owned(), text: text_here.clone(), answer };
+        let question = Question::Look { name: name.to_owned(), text: text_here.clone(), answer };
         look.send(question).map_err(|_| "the runner is gone".to_owned())?;
         heard.recv_timeout(FACTS_LIMIT).unwrap_or_else(|_| Err("the runner did not answer".into()))
     }));

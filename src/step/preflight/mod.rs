@@ -21,6 +21,8 @@ mod reach;
 mod runner;
 mod tables;
 mod target;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod visit;
 

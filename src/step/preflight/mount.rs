@@ -116,7 +116,7 @@ fn room(visit: &Visit, mount: &MountFacts) -> Vec<Check> {
         let remedy = format!("free space there: `df -h {path}; du -xsh {path}/*`");
         checks.push(match kib {
             0 => Check::fail("mount.space", host, format!("{path} is full"), remedy),
-            ..LITTLE => Check::warn("mount.space", host, seen, remedy),
+            1..LITTLE => Check::warn("mount.space", host, seen, remedy),
             LITTLE.. => Check::ok("mount.space", host, seen),
         });
     }
@@ -126,7 +126,7 @@ fn room(visit: &Visit, mount: &MountFacts) -> Vec<Check> {
         let remedy = format!("remove files there: `df -i {path}`, and look for directories with very many");
         checks.push(match free {
             0 => Check::fail("mount.inodes", host, format!("{path} has no inode left"), remedy),
-            ..FEW => Check::warn("mount.inodes", host, seen, remedy),
+            1..FEW => Check::warn("mount.inodes", host, seen, remedy),
             FEW.. => Check::ok("mount.inodes", host, seen),
         });
     }

@@ -15,11 +15,22 @@ use crate::source::probe::Line;
 /// What the runner has to say to the hosts once it has made its own proof, or why there is none.
 pub(super) type Ready = Result<(), String>;
 
-/// "Do you see this?"
-pub(super) struct Look {
-    pub(super) name: String,
-    pub(super) text: String,
-    pub(super) answer: Sender<Result<Entry, String>>,
+/// What a host has to ask of the runner.
+pub(super) enum Question {
+    /// "Do you see this file, with this text?"
+    Look {
+        /// Its name.
+        name: String,
+        /// What it holds.
+        text: String,
+        /// Where to say it.
+        answer: Sender<Result<Entry, String>>,
+    },
+    /// "I may not have removed it."
+    Forget {
+        /// Its name.
+        name: String,
+    },
 }
 
 pub(super) fn runner_place(ground: Ground<'_>) -> Place {
@@ -30,8 +41,7 @@ pub(super) fn runner_place(ground: Ground<'_>) -> Place {
 pub(super) fn visit_runner(
     ground: Ground<'_>,
     tell: &[Sender<Ready>],
-    looks: &Receiver<Look>,
-    others: &[String],
+    questions: &Receiver<Question>,
 ) -> (Visit, Result<Made, String>) {
     let place = runner_place(ground);
     let mut here = Local::new("runner");
@@ -63,17 +73,8 @@ pub(super) fn visit_runner(
         };
         say(&wrote.as_ref().map(drop).map_err(|why| format!("the runner itself could not write: {why}")));
         proof = Some(Proof { wrote: Some(wrote), ..Proof::default() });
-        for look in looks {
-            let seen =
-                answer(probe.ask(&["look", &look.name], ONE_LIMIT), |lines| facts::seen(lines, &look.text));
-            // Whoever asked may have given up.
-            drop(look.answer.send(seen));
-        }
-        // A host that was lost in the middle may have left its file; its own script removes it as well.
-        if facts.mount.subdir_writable || made == Ok(Made::ByUs) {
-            for name in others {
-                drop(probe.ask(&["forget", name], ONE_LIMIT));
-            }
+        for question in questions {
+            hear(&mut probe, question);
         }
     }
     probe.end(ONE_LIMIT);
@@ -89,5 +90,17 @@ fn make(probe: &mut Probe<'_>) -> Result<Made, String> {
         Some((word, _)) if word == "new" => Ok(Made::ByUs),
         Some((_, why)) => Err(why.trim().trim_start_matches("mkdir: ").to_owned()),
         None => Err("the mount does not answer".into()),
+    }
+}
+
+fn hear(probe: &mut Probe<'_>, question: Question) {
+    match question {
+        Question::Look { name, text, answer: to } => {
+            let seen = answer(probe.ask(&["look", &name], ONE_LIMIT), |lines| facts::seen(lines, &text));
+            // Whoever asked may have given up.
+            drop(to.send(seen));
+        }
+        // Its own script removes it as well, once it notices that nobody is there any more.
+        Question::Forget { name } => drop(probe.ask(&["forget", &name], ONE_LIMIT)),
     }
 }
