@@ -164,8 +164,8 @@ finish() {
     trap '' HUP INT TERM
     printf '%s\n' "$word" >&6
     exec 6>&-
-    while kill -0 "$undertaker" 2>/dev/null && ((waited < 150)); do
-        nap 0.1
+    while kill -0 "$undertaker" 2>/dev/null && ((waited < 1500)); do
+        nap 0.01
         waited=$((waited + 1))
     done
     # The job may have been killed in the middle of a row: begin a new line, so that `end` can be seen
@@ -181,17 +181,23 @@ undertaker() {
     set +m
     trap '' HUP INT TERM
     read -r word <"$tmp/fate"
-    [[ $word == finished ]] || end_job
+    if [[ $word != finished ]]; then
+        : >"$tmp/stop"
+        end_job
+    fi
     kill -KILL -- "-$job" "-$pump" 2>/dev/null
     remove_leavings
 }
 
-# psql turns INT into a cancel of what runs in the database; TERM and KILL would leave it running there.
+# psql turns INT into a cancel of what runs in the database; TERM and KILL would leave it running there. It
+# does so only once it is connected, and ignores INT before that, so INT is sent more than once.
 end_job() {
-    local signal patience
+    local signal tick
     for signal in INT TERM KILL; do
-        kill -s "$signal" -- "-$job" 2>/dev/null || return
-        for ((patience = 15; patience > 0; patience--)); do
+        for ((tick = 0; tick < 16; tick++)); do
+            if ((tick == 0)) || [[ $signal == INT ]] && ((tick % 3 == 0)); then
+                kill -s "$signal" -- "-$job" 2>/dev/null || return
+            fi
             nap 0.1
             kill -0 -- "-$job" 2>/dev/null || return
         done
@@ -202,20 +208,20 @@ end_job() {
 
 job() {
     set +m
-    trap 'stopping=yes' INT
+    trap ':' INT                         # meant for psql; the job sees the undertaker's note
     trap 'exit 143' HUP TERM
     trap '' PIPE
     trap 'printf "\n" >&3' EXIT          # wakes the supervisor
     exec 4<"$tmp/requests" 6>&-
-    stopping='' mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
+    mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
     psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid='' publisher=''
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
     stage='' stage_parent='' stage_why=''
-    declare -A dir_known=()
+    new_dirs=()
 
     local verb
-    while next_request && [[ -z $stopping ]]; do
+    while next_request && ! stopping; do
         verb=${line%%"$TAB"*}
         case $verb in
             export) accept_export ;;
@@ -226,12 +232,14 @@ job() {
             *) misuse ;;
         esac
     done
-    [[ -z $stopping ]] || exit 130
+    ! stopping || exit 130
     small_drain
     session_close
     [[ -z $stage ]] || rm -rf -- "$stage"
     exit 0
 }
+
+stopping() { [[ -e $tmp/stop ]]; }
 
 misuse() {
     echo "greenplum.sh: not a request of protocol 1: ${line:0:60}" >&2
@@ -245,7 +253,7 @@ next_request() {
     line=''
     until IFS= read -r rest <&4 && [[ $rest != *"$EOF_MARK" ]]; do
         line+=$rest
-        [[ -z $stopping ]] || return 1
+        ! stopping || return 1
         if ((polls == 1)); then small_drain; fi
         if ((polls % 50 == 49)) && ! kill -0 "$supervisor" 2>/dev/null; then orphaned; fi
         polls=$((polls + 1))
@@ -254,11 +262,13 @@ next_request() {
     line+=$rest
 }
 
-# Supervisor and undertaker were both killed: nobody else will clean up.
+# The supervisor was killed. That is the undertaker's business; but it may have been killed as well.
 orphaned() {
-    [[ -z $psql_pid ]] || kill -TERM "$psql_pid" 2>/dev/null
+    kill -INT -- "-$BASHPID"
+    nap 1
+    kill -TERM "${psql_pid:-$BASHPID}" 2>/dev/null
     remove_leavings
-    exit 137
+    kill -KILL -- "-$BASHPID"
 }
 
 accept_setting() {
@@ -296,7 +306,9 @@ accept_export() {
         reply_error "$no" 1 - "$why"
         return
     fi
-    if [[ -n $small ]]; then
+    if [[ -n $small ]] && ! hash gzip 2>/dev/null; then
+        reply_error "$no" 127 - 'gzip: command not found on this host'
+    elif [[ -n $small ]]; then
         small_add "$no" "$path" "$sql"
     else
         export_one "$no" "$path" "$compressor" "$sql"
@@ -341,7 +353,7 @@ reply_ok() {   # no rows bytes milliseconds compressor
 }
 
 reply_error() {   # no code sqlstate message
-    [[ -z $stopping ]] || return 0      # what a stop broke is not the unit's own error
+    ! stopping || return 0      # what a stop broke is not the unit's own error
     local text=${4//[[:cntrl:]]/ }
     if ((${#text} > 2000)); then
         text=${text:0:2000}
@@ -381,6 +393,7 @@ ensure_dir() {
 # it cannot connect at all, every later unit is told so without another try.
 session_open() {
     [[ -z $psql_pid ]] || return 0
+    if stopping; then exit 130; fi
     [[ -z $refusal ]] || { why=$refusal state=$refusal_state code=$refusal_code; return 1; }
     export PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-30}
     session_start -w && return 0
@@ -392,7 +405,7 @@ session_open() {
 }
 
 session_start() {   # [-w]
-    "$psql" -X -A -t "$@" <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
+    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
     psql_pid=$!
     exec 7>"$tmp/in" 8<"$tmp/out"
     session_pin
@@ -466,6 +479,7 @@ psql_line() {
         text+=$more
         ((status != 0)) || return 0
         ((status > 128)) || return 1
+        kill -0 "$supervisor" 2>/dev/null || orphaned
         if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
             : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
             case $waited in
@@ -484,6 +498,7 @@ note_trouble() {
     text=${text#"psql:<stdin>:"}
     [[ $text =~ ^[0-9]+:\ ?(.*)$ ]] && text=${BASH_REMATCH[1]}
     text=${text#psql: }
+    [[ $text == "$0: line "* ]] && text=${text#"$0: line "*: }     # bash itself: psql was not there to be started
     text=${text#error: }
     if [[ $text =~ ^[^:]+:\ \ ([0-9A-Z]{5}):\ (.*)$ ]]; then
         skipping=''
@@ -568,6 +583,7 @@ pick_compressor() {
 
 compress() {   # tool part
     local each
+    exec 2>/dev/null             # bash would report there which of them was killed
     # shellcheck disable=SC2094  # the statuses are written after the commands ended
     if [[ -n $tagged ]]; then
         "$1" -1 -c 2>"$tmp/tool.err" |
@@ -593,7 +609,7 @@ count_records() {
 
 judge_compressor() {   # tool part
     local tool_status=1 dd_status=1 text said_by=''
-    read -r tool_status dd_status <"$tmp/status" 2>/dev/null
+    { read -r tool_status dd_status <"$tmp/status"; } 2>/dev/null
     : >"$tmp/status"
     ((tool_status == 0 && dd_status == 0)) && return 0
     code=$tool_status
@@ -739,7 +755,7 @@ small_add() {   # no path sql
     fi
     [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
     c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
-    [[ -n ${dir_known[$dir]:-} ]] || dir_known[$dir]=wanted
+    [[ -d $dir ]] || new_dirs+=("$dir")
     ((${#c_no[@]} < CHUNK)) || small_run
 }
 
@@ -756,20 +772,9 @@ stage_make() {   # parent
     ensure_dir "$1" || { stage_why=$why; return; }
     printf '%s\n' "$dir" >>"$tmp/stages"
     # psql knows it by a name without anybody's words in it
-    why=$(mkdir -- "$dir" "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
+    why=$(mkdir -- "$dir" 2>&1 && mkdir -- "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
     with_numbers "${why#mkdir: }" "$1"
     stage_why=$why
-}
-
-# One mkdir for all directories that are new.
-small_dirs() {
-    local dir new=()
-    for dir in "${!dir_known[@]}"; do
-        [[ ${dir_known[$dir]} == wanted ]] || continue
-        [[ -d $dir ]] || new+=("$dir")
-        dir_known[$dir]=yes
-    done
-    ((${#new[@]} == 0)) || mkdir -p -- "${new[@]}" 2>/dev/null || return 1
 }
 
 small_run() {
@@ -778,11 +783,12 @@ small_run() {
     now
     began=$NOW
     if [[ $set == a ]]; then set=b; else set=a; fi
-    if ! small_dirs; then
+    if ((${#new_dirs[@]} > 0)) && ! mkdir -p -- "${new_dirs[@]}" 2>/dev/null; then
         small_without_dir
         total=${#c_no[@]}
     fi
-    while ((next < total)) && [[ -z $stopping ]]; do
+    new_dirs=()
+    while ((next < total)) && ! stopping; do
         if ! session_open; then
             for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
             break
@@ -803,6 +809,7 @@ small_run() {
             elif [[ -n $troubled ]]; then
                 with_numbers "$said" "$stage"
                 reply_error "${c_no[next]}" 1 "$state" "$why"
+                : 2>/dev/null >"$tmp/stage/plain/$set$next.csv"    # it may have filled the disk
             elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
                 reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
             else
@@ -825,7 +832,6 @@ small_without_dir() {
         if ensure_dir "${c_path[i]%/*}"; then
             no+=("${c_no[i]}") path+=("${c_path[i]}") sql+=("${c_sql[i]}") number+=("${c_seq[i]}")
         else
-            dir_known[${c_path[i]%/*}]=''
             reply_error "${c_no[i]}" 1 - "$why"
         fi
     done

@@ -100,6 +100,7 @@ pub enum GzipError {
 pub struct CheckedReader {
     path: PathBuf,
     published: u64,
+    expected: usize,
     decoder: MultiGzDecoder<BufReader<Counted>>,
 }
 
@@ -119,10 +120,19 @@ impl Read for Counted {
 }
 
 impl CheckedReader {
-    /// Reads `file`, opened at its start, of which `published` compressed bytes are expected.
-    pub fn new(file: File, path: &Path, published: u64) -> Self {
-        let counted = BufReader::with_capacity(READ_BUFFER, Counted { file, read: 0 });
-        Self { path: path.to_owned(), published, decoder: MultiGzDecoder::new(counted) }
+    /// Reads `file`, opened at its start, which was published with this trailer.
+    pub fn new(file: File, path: &Path, trailer: &Trailer) -> Self {
+        let published = trailer.bytes;
+        // Thousands of files are smaller than the buffer that serves a large one.
+        let buffer = usize::try_from(published).unwrap_or(READ_BUFFER).clamp(512, READ_BUFFER);
+        let counted = BufReader::with_capacity(buffer, Counted { file, read: 0 });
+        let expected = usize::try_from(trailer.isize).unwrap_or(usize::MAX);
+        Self { path: path.to_owned(), published, expected, decoder: MultiGzDecoder::new(counted) }
+    }
+
+    /// How much data the trailer speaks of, in bytes: exact for one member of less than 4 GiB, else a hint.
+    pub fn expected(&self) -> usize {
+        self.expected
     }
 
     /// The next inflated bytes; 0 only at the end of a file that was whole.
@@ -186,7 +196,8 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.seek(SeekFrom::Start(0)).unwrap();
-        let mut reader = CheckedReader::new(file, Path::new("x.csv.gz"), published as u64);
+        let trailer = Trailer { bytes: published as u64, crc32: 0, isize: 0 };
+        let mut reader = CheckedReader::new(file, Path::new("x.csv.gz"), &trailer);
         let (mut all, mut buffer) = (Vec::new(), vec![0; 8192]);
         loop {
             match reader.next(&mut buffer)? {

@@ -9,6 +9,10 @@ use gpferry::commands::dispatch;
 use gpferry::exit::Exit;
 use gpferry::failure::Failure;
 use gpferry::progress::Screen;
+use gpferry::report::failure::text;
+
+/// Where messages are wrapped: logs and mails have no width of their own.
+const WIDTH: u16 = 80;
 
 fn main() -> ExitCode {
     // Nothing that gpferry makes is readable by others, whatever the caller's umask.
@@ -26,9 +30,8 @@ fn main() -> ExitCode {
 
 /// Prints what failed and what to try.
 fn say(mut screen: Screen, failure: &Failure) -> Exit {
-    let remedy = failure.remedy().map(|remedy| format!("\n  try: {remedy}")).unwrap_or_default();
     // Where stderr is gone the exit code must do.
-    let _ = writeln!(screen, "gpferry: {failure}{remedy}");
+    let _ = screen.write_all(text(failure, WIDTH).as_bytes());
     failure.exit()
 }
 

@@ -244,7 +244,7 @@ fn is_local(facts: &StatFs) -> bool {
     const OVERLAY: i64 = 0x794C_7630;
     const F2FS: i64 = 0xF2F5_2010;
     const ZFS: i64 = 0x2FC1_2FC1;
-    [EXT, XFS, BTRFS, TMPFS, OVERLAY, F2FS, ZFS].contains(&(facts.f_type as i64))
+    [EXT, XFS, BTRFS, TMPFS, OVERLAY, F2FS, ZFS].contains(&facts.f_type)
 }
 
 /// `file2GP/manifest/<run>.jsonl`, open for appending.

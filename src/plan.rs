@@ -130,13 +130,7 @@ pub fn plan(
     known: &HashMap<UnitKey, Known>,
     now: Timestamp,
 ) -> Plan {
-    let mut planner = Planner {
-        selection,
-        known,
-        shared: tables_in_several_entries(inventory, catalog),
-        taken: HashSet::new(),
-        plan: Plan::default(),
-    };
+    let mut planner = Planner { selection, known, taken: HashSet::new(), plan: Plan::default() };
     let local_now = now.to_zoned(inventory.timezone.clone()).datetime();
     for job in inventory.jobs.iter().filter(|job| selects(selection, job)) {
         let Some(source) = inventory.source(&job.source) else { continue };
@@ -161,8 +155,6 @@ pub fn plan(
 struct Planner<'a> {
     selection: &'a Selection,
     known: &'a HashMap<UnitKey, Known>,
-    /// Source tables that more than one entry moves: only these need a variant in their ids.
-    shared: HashSet<(String, TableName)>,
     taken: HashSet<UnitKey>,
     plan: Plan,
 }
@@ -180,8 +172,7 @@ impl Planner<'_> {
             Ok(windows) => windows,
             Err(why) => return self.skip(job, table.to_string(), 0, why),
         };
-        let shared = self.shared.contains(&(source.name.clone(), table.clone()));
-        let variant = if shared { variant(entry) } else { None };
+        let variant = variant(entry, &table);
         let (mut loaded, mut taken) = (0, 0);
         for window in windows.due {
             let id = unit_id(&source.database, &table, window.as_ref(), variant.as_deref());
@@ -301,17 +292,158 @@ pub(crate) fn describe(what: &TableSelector) -> String {
     }
 }
 
-fn tables_in_several_entries(inventory: &Inventory, catalog: &Catalog) -> HashSet<(String, TableName)> {
-    let mut seen = HashSet::new();
-    let mut several = HashSet::new();
-    for job in &inventory.jobs {
-        let tables = catalog.get(&job.source).map_or(&[][..], Vec::as_slice);
-        for table in job.tables.iter().flat_map(|entry| resolve(entry, tables)) {
-            let key = (job.source.clone(), table);
-            if !seen.insert(key.clone()) {
-                several.insert(key);
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// An inventory with one source and these jobs.
+    fn inventory(jobs: &str) -> Inventory {
+        let text = format!(
+            "version: 1\ntimezone: Asia/Shanghai\nmount: {{ path: /mnt }}\n\
+             target: {{ url: \"postgresql://u@h/d\" }}\n\
+             sources: {{ s: {{ host: h, engine: postgres, database: db }} }}\njobs:\n{jobs}"
+        );
+        inventory::parse(&text, Path::new("i.yml")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn ids(plan: &Plan) -> Vec<&str> {
+        plan.units.iter().map(|unit| unit.key.id.as_str()).collect()
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    const WINDOWED: &str = "  j:\n    source: s\n    from: 2021-08-10 00:00:00\n    \
+         tables: [ { table: a.t, window: { column: c, length: 4h, lag: 5m } } ]\n";
+
+    #[test]
+    fn a_window_is_due_once_its_end_and_the_lag_have_passed() {
+        let inventory = inventory(WINDOWED);
+        let plan_at =
+            |now| plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), at(now));
+        // 04:05 in Shanghai is 20:05 UTC of the day before.
+        assert_eq!(plan_at("2021-08-09T20:04:59Z").units.len(), 0);
+        let due = plan_at("2021-08-09T20:05:00Z");
+        assert_eq!(ids(&due), ["db^a^t^20210810000000^20210810040000"]);
+        assert_eq!(due.skipped[0].why, Why::NotDueYet);
+    }
+
+    #[test]
+    fn what_is_loaded_is_left_alone_and_what_failed_is_not() {
+        let inventory = inventory(WINDOWED);
+        let now = at("2021-08-10T00:00:00Z");
+        let first = plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now);
+        assert_eq!(first.units.len(), 1);
+        for (known, left) in [(Known::Loaded, 0), (Known::Exported, 1), (Known::Unfinished, 1)] {
+            let known = HashMap::from([(first.units[0].key.clone(), known)]);
+            let again = plan(&inventory, &Selection::default(), &Catalog::new(), &known, now);
+            assert_eq!(again.units.len(), left, "{known:?}");
         }
     }
-    several
+
+    #[test]
+    fn a_table_without_a_start_or_an_end_says_so() {
+        let inventory = inventory(
+            "  j: { source: s, tables: [ { table: a.t, window: { column: c, length: 4h } }, \
+             { table: a.u, window: { column: c } } ] }\n",
+        );
+        let now = at("2021-08-10T00:00:00Z");
+        let none = plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now);
+        assert!(none.units.is_empty() && none.skipped.iter().all(|skipped| skipped.why == Why::NoStart));
+        let from = Selection { from: Some("2021-08-09".parse().unwrap()), ..Selection::default() };
+        let some = plan(&inventory, &from, &Catalog::new(), &HashMap::new(), now);
+        assert_eq!(some.skipped.last().unwrap().why, Why::NoEnd);
+        let until = Selection { until: Some("2021-08-10".parse().unwrap()), ..from };
+        let all = plan(&inventory, &until, &Catalog::new(), &HashMap::new(), now);
+        assert_eq!(all.units.len(), 7);
+    }
+
+    #[test]
+    fn a_table_that_two_entries_move_by_different_conditions_is_two_units() {
+        let jobs = "  j:\n    source: s\n    tables:\n      - { table: a.t, window: none, where: \"x = 1\" }\n      \
+             - { table: a.t, window: none, where: \"x = 2\" }\n      - { table: a.u, window: none, where: \"x = 1\" }\n";
+        let plan = plan(
+            &inventory(jobs),
+            &Selection::default(),
+            &Catalog::new(),
+            &HashMap::new(),
+            at("2021-08-10T00:00:00Z"),
+        );
+        let ids = ids(&plan);
+        assert!(ids.iter().all(|id| id.contains("^all^v")), "{ids:?}");
+        assert_ne!(ids[0], ids[1]);
+    }
+
+    #[test]
+    fn an_entry_that_is_added_gives_no_other_unit_another_id() {
+        let entry =
+            |where_: &str, target: &str| format!("      - {{ table: a.t, window: none{where_}{target} }}\n");
+        let first = entry(", where: \"x = 1\"", "");
+        let plain = entry("", ", target: a.t");
+        let all = [&first, &plain, &entry(", where: \"x = 2\"", ""), &entry("", ", target: b.t")];
+        let ids_of = |entries: &[&String]| {
+            let text: String = entries.iter().map(|entry| entry.as_str()).collect();
+            let inventory = inventory(&format!("  j:\n    source: s\n    tables:\n{text}"));
+            let now = at("2021-08-10T00:00:00Z");
+            let plan = plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now);
+            plan.units.iter().map(|unit| unit.key.id.clone()).collect::<Vec<_>>()
+        };
+        let together = ids_of(&all);
+        assert_eq!(ids_of(&all[..1]), together[..1]);
+        assert_eq!(ids_of(&all[..2]), together[..2]);
+        // A target of the table's own name is no other target.
+        assert_eq!(together[1], "db^a^t^all");
+    }
+
+    #[test]
+    fn a_glob_and_a_name_for_one_table_make_one_unit() {
+        let jobs = "  j: { source: s, tables: [ { tables: \"a.*\", window: none }, { table: a.t, window: none }, \
+             { tables: \"z*.*\", window: none } ] }\n";
+        let catalog = Catalog::from([(
+            "s".to_owned(),
+            ["t", "u"].map(|table| TableName::new("a", table).unwrap()).to_vec(),
+        )]);
+        let now = at("2021-08-10T00:00:00Z");
+        let plan = plan(&inventory(jobs), &Selection::default(), &catalog, &HashMap::new(), now);
+        assert_eq!(ids(&plan), ["db^a^t^all", "db^a^u^all"]);
+        let why: Vec<Why> = plan.skipped.iter().map(|skipped| skipped.why).collect();
+        assert_eq!(why, [Why::MovedByAnotherEntry, Why::NoMatch]);
+    }
+
+    #[test]
+    fn selections_narrow_and_say_what_they_left() {
+        let jobs =
+            "  j: { source: s, tables: [ { table: a.t, window: none }, { table: a.u, window: none } ] }\n";
+        let inventory = inventory(jobs);
+        let now = at("2021-08-10T00:00:00Z");
+        let with = |selection| plan(&inventory, &selection, &Catalog::new(), &HashMap::new(), now);
+        let table = Selection { tables: vec![Glob::new("a.u").unwrap()], ..Selection::default() };
+        assert_eq!(ids(&with(table)), ["db^a^u^all"]);
+        let none = Selection { jobs: vec![Glob::new("x*").unwrap()], ..Selection::default() };
+        assert!(with(none).units.is_empty());
+        let few = with(Selection { max_units: Some(1), ..Selection::default() });
+        assert_eq!((few.units.len(), few.skipped[0].why), (1, Why::OverLimit));
+    }
+
+    proptest! {
+        #[test]
+        fn due_windows_touch_and_never_pass_now(hours in 1i64..2000, length in 1i64..50) {
+            let inventory = inventory(&WINDOWED.replace("4h", &format!("{length}h")));
+            let now = at("2021-08-09T16:00:00Z").checked_add(jiff::Span::new().hours(hours)).unwrap();
+            let plan = plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now);
+            let mut reached: DateTime = "2021-08-10".parse().unwrap();
+            let local = now.to_zoned(inventory.timezone.clone()).datetime();
+            for unit in &plan.units {
+                let window = unit.window.unwrap();
+                prop_assert_eq!(window.start(), reached);
+                prop_assert!(window.end() <= local);
+                reached = window.end();
+            }
+            prop_assert!(reached.checked_add(jiff::Span::new().hours(length)).unwrap() > local.checked_sub(jiff::Span::new().minutes(5)).unwrap());
+        }
+    }
 }

@@ -77,8 +77,8 @@ impl Unit {
     }
 }
 
-/// The id of a unit. `variant` tells entries apart that move one table by different conditions or to
-/// different targets.
+/// The id of a unit. `variant` ([`variant()`]) tells entries apart that move one table by different conditions
+/// or to different targets.
 pub fn unit_id(database: &str, table: &TableName, window: Option<&Window>, variant: Option<&str>) -> String {
     let times = match window {
         Some(window) => format!("{}^{}", stamp(window.start()), stamp(window.end())),
@@ -93,13 +93,18 @@ pub fn unit_id(database: &str, table: &TableName, window: Option<&Window>, varia
     format!("{}^{times}{tail}", names.map(|name| shorten(&name)).join("^"))
 }
 
-/// A short stable word for what an entry moves, from its condition and its target.
-pub fn variant(entry: &TableEntry) -> Option<String> {
-    if entry.filter.is_none() && entry.target.is_none() {
+/// A short stable word for what an entry moves of a table, from its condition and its target; `None` for an entry
+/// that moves all of it to a table of the same name.
+///
+/// It depends on nothing but the entry itself: were it to depend on other entries, adding one would give units
+/// that are loaded another id, and they would be loaded again.
+pub fn variant(entry: &TableEntry, table: &TableName) -> Option<String> {
+    let target = entry.target.as_ref().filter(|target| *target != table);
+    if entry.filter.is_none() && target.is_none() {
         return None;
     }
     let filter = entry.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-    let target = entry.target.as_ref().map(ToString::to_string).unwrap_or_default();
+    let target = target.map(ToString::to_string).unwrap_or_default();
     Some(format!("v{}", &sha256(&format!("{filter}\n{target}"))[..8]))
 }
 

@@ -36,8 +36,9 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let started_at = Timestamp::now();
     let path = ledger_path(common);
-    let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
+    // The ledger first: what is no ledger gets no lock files beside it.
     let mut ledger = Ledger::open(&path)?;
+    let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
     let known = ledger.known()?;
     let mut plan = make_plan(&inventory, &selection, &known, &pool, started_at)?;

@@ -30,8 +30,13 @@ pub(super) fn status(common: &Common, narrow: &Narrow) -> Result<Exit, Failure> 
             && (narrow.source.is_empty() || narrow.source.contains(source))
     };
     let named = |table: &str| names.is_empty() || names.iter().any(|glob| glob.is_match(table));
+    let held = tables.len();
     tables.retain(|one| wanted(&one.job, &one.source) && named(&one.table));
     failed.retain(|one| wanted(&one.job, &one.source) && named(&one.table));
+    if tables.is_empty() && held > 0 {
+        let what = format!("none of the {held} tables of {} matches", path.display());
+        return Err(Failure::Usage { what, remedy: "`gpferry status` without filters lists them".into() });
+    }
     match common.format {
         Format::Text => print(&text(&tables, &failed, width()))?,
         Format::Json => print_json(&json(&tables, &failed))?,

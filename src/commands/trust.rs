@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inventory;
 use crate::remote::ssh::HostText;
+use crate::remote::ssh::known_hosts::Verdict;
 use crate::remote::ssh::trust::{Offer, offered_keys};
 
 /// Shows and records.
@@ -18,6 +19,12 @@ pub(super) fn trust(common: &Common, trust: &Trust) -> Result<Exit, Failure> {
     let host: HostText = host_text(common, &trust.host)?.parse()?;
     let offer = offered_keys(&ssh_options(common), &host)?;
     print(&shown(&offer))?;
+    if offer.keys.iter().all(|key| matches!(key.verdict, Verdict::Known)) {
+        print("all of them are recorded already\n")?;
+        return Ok(Exit::Done);
+    }
+    // Nobody is asked whether a contradiction is all right.
+    offer.check()?;
     if !agreed(&offer, trust)? {
         print("nothing was recorded\n")?;
         return Ok(Exit::Done);
@@ -40,7 +47,13 @@ fn host_text(common: &Common, text: &str) -> Result<String, Failure> {
 fn shown(offer: &Offer) -> String {
     let mut text = format!("{} shows these keys:\n", offer.name());
     for key in &offer.keys {
-        text.push_str(&format!("  {:<20} {}\n", key.kind, key.fingerprint));
+        let verdict = match &key.verdict {
+            Verdict::Known => "recorded already",
+            Verdict::Unknown { .. } => "not recorded",
+            Verdict::Changed { .. } => "CHANGED",
+            Verdict::Revoked { .. } => "REVOKED",
+        };
+        text.push_str(&format!("  {:<20} {}  {verdict}\n", key.kind, key.fingerprint));
     }
     text.push_str(
         "compare them with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host itself\n",

@@ -1,11 +1,12 @@
 //! Loaders: as many threads as the target may have sessions, each taking group after group.
 
+use std::collections::HashMap;
 use std::thread::Scope;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{Event, Ground, Shipment, Tell, What, pause};
+use super::{Event, Ground, Shipment, Tell, What, pause, prepare};
 use crate::step::load::{Cargo, Group, How, Loaded, diagnose, load_group};
 use crate::step::{Stage, UnitFailure};
 use crate::target::{Session, TargetError};
@@ -39,17 +40,16 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     }
 }
 
-/// Small files that wait are taken together, but not away from idle siblings.
+/// Small files that wait are taken together, but not away from idle siblings. A large one ends its group.
 fn gather(first: Shipment, shipments: &Receiver<Shipment>, threads: usize) -> Vec<Shipment> {
     let most = (shipments.len() / threads + 1).min(GROUP_UNITS);
-    let mut bytes = first.exported.trailer.bytes;
+    let mut last = first.exported.trailer.bytes;
+    let mut bytes = last;
     let mut group = vec![first];
-    while bytes <= SMALL.max(bytes) && group.len() < most && bytes < GROUP_BYTES {
-        if group.last().is_some_and(|last| last.exported.trailer.bytes > SMALL) {
-            break;
-        }
+    while last <= SMALL && bytes < GROUP_BYTES && group.len() < most {
         let Ok(next) = shipments.try_recv() else { break };
-        bytes += next.exported.trailer.bytes;
+        last = next.exported.trailer.bytes;
+        bytes += last;
         group.push(next);
     }
     group
@@ -75,9 +75,9 @@ impl Loader<'_> {
         for one in &cargo {
             self.tell.say(one.index, What::Loading);
         }
-        if let Some(error) = self.try_once(&cargo) {
+        if let Err((error, left)) = self.try_once(&cargo) {
             // Whatever it was, each unit now stands for itself.
-            for one in &cargo {
+            for one in &left {
                 self.single(*one, cargo.len() == 1, &error);
             }
         }
@@ -91,12 +91,12 @@ impl Loader<'_> {
             if failed.as_ref().is_some_and(|failure| !failure.can_retry) || self.ground.stop.asked() {
                 break;
             }
-            if attempt > 1 || tried_alone {
+            if failed.is_some() {
                 pause(attempt, self.ground.stop);
             }
             match self.try_once(&[cargo]) {
-                None => return,
-                Some(error) => failed = Some(UnitFailure::of_target(Stage::Load, &error)),
+                Ok(()) => return,
+                Err((error, _)) => failed = Some(UnitFailure::of_target(Stage::Load, &error)),
             }
         }
         if let Some(failure) = failed {
@@ -104,12 +104,10 @@ impl Loader<'_> {
         }
     }
 
-    /// One try at a group. `None`: every unit has its answer.
-    fn try_once(&mut self, cargo: &[Cargo<'_>]) -> Option<TargetError> {
-        let mut session = match self.session.take().map_or_else(|| self.open(), Ok) {
-            Ok(session) => session,
-            Err(error) => return Some(error),
-        };
+    /// One try at a group: what of it has no answer yet, and why.
+    fn try_once<'c>(&mut self, cargo: &[Cargo<'c>]) -> Result<(), (TargetError, Vec<Cargo<'c>>)> {
+        let all = |error| (error, cargo.to_vec());
+        let mut session = self.session.take().map_or_else(|| self.open(), Ok).map_err(all)?;
         match load_group(&mut session, self.ground.mount, &self.ground.run.id, cargo) {
             Group::Answered(answers) => {
                 let mut usable = true;
@@ -117,9 +115,9 @@ impl Loader<'_> {
                     usable &= self.answered(&mut session, one, answer, usable);
                 }
                 self.session = usable.then_some(session);
-                None
+                Ok(())
             }
-            Group::Dead(error) => Some(error),
+            Group::Dead(error) => Err(all(error)),
             Group::Unknown(error) => self.ask_the_load_log(cargo, error),
         }
     }
@@ -135,55 +133,41 @@ impl Loader<'_> {
         match answer {
             Ok(loaded) => {
                 self.tell.say(cargo.index, What::Loaded(loaded));
-                true
+                usable
             }
             Err(mut failure) => {
-                let usable = !usable || diagnose(session, self.ground.mount, cargo, &mut failure);
+                let usable = usable && diagnose(session, self.ground.mount, cargo, &mut failure);
                 self.tell.say(cargo.index, What::Failed(failure));
                 usable
             }
         }
     }
 
-    /// The answer to COMMIT was lost. A unit that the load log holds is loaded; if it holds none, nothing was.
-    fn ask_the_load_log(&mut self, cargo: &[Cargo<'_>], lost: TargetError) -> Option<TargetError> {
-        log::warn!("{lost}: asking the load log what became of {} units", cargo.len());
-        let mut session = match self.open() {
-            Ok(session) => session,
-            Err(error) => return Some(error),
-        };
-        let first = cargo.first()?;
-        let ids: Vec<&str> = cargo.iter().map(|one| one.unit.key.id.as_str()).collect();
-        match session.already_there(&first.unit.key.source, &ids) {
-            Ok(there) if there.is_empty() => Some(lost),
-            Ok(_) => {
-                // They committed together; a group is of one transaction. Each is looked up by its own claim.
-                self.session = Some(session);
-                self.try_again_known(cargo)
-            }
-            Err(error) => Some(error),
+    /// The answer to COMMIT was lost: what the load log holds was committed, and nothing else was.
+    fn ask_the_load_log<'c>(
+        &mut self,
+        cargo: &[Cargo<'c>],
+        lost: TargetError,
+    ) -> Result<(), (TargetError, Vec<Cargo<'c>>)> {
+        log::warn!("{lost}; asking the load log what became of {} units", cargo.len());
+        let mut session = self.open().map_err(|error| (error, cargo.to_vec()))?;
+        let mut there = HashMap::new();
+        for (source, ids) in prepare::by_source(cargo.iter().map(|one| &one.unit.key)) {
+            there.extend(session.already_there(source, &ids).map_err(|error| (error, cargo.to_vec()))?);
         }
-    }
-
-    /// Loads a group again of which some units are known to be in the target: their claims say so.
-    fn try_again_known(&mut self, cargo: &[Cargo<'_>]) -> Option<TargetError> {
-        let mut session = self.session.take()?;
-        match load_group(&mut session, self.ground.mount, &self.ground.run.id, cargo) {
-            Group::Answered(answers) => {
-                for (one, (_, answer)) in cargo.iter().zip(answers) {
-                    // This run put them there: it only did not hear so.
-                    let answer = answer.map(|loaded| Loaded {
-                        how: How::Now,
-                        took: Duration::ZERO.max(loaded.took),
-                        ..loaded
-                    });
-                    self.answered(&mut session, one, answer, false);
+        self.session = Some(session);
+        let mut left = Vec::new();
+        for one in cargo {
+            match there.get(&one.unit.key) {
+                // This run put them there: it only did not hear so.
+                Some(&rows) => {
+                    let loaded = Loaded { rows, how: How::Now, took: Duration::ZERO };
+                    self.tell.say(one.index, What::Loaded(loaded));
                 }
-                self.session = Some(session);
-                None
+                None => left.push(*one),
             }
-            Group::Dead(error) | Group::Unknown(error) => Some(error),
         }
+        if left.is_empty() { Ok(()) } else { Err((lost, left)) }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

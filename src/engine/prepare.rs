@@ -66,9 +66,12 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 pub fn list(sources: Vec<&Source>, pool: &Pool) -> Result<Catalog, Failure> {
     let asked = ask_each(sources, pool, |source, remote, script| {
         let mut talk = begin(source, remote, script, "the list of tables")?;
-        let rows = query(&mut talk, source, 0, postgres::list_tables(), "listing its tables")?;
+        let mut tables = Vec::new();
+        query(&mut talk, source, 0, postgres::list_tables(), "listing its tables", |row| {
+            tables.extend(postgres::read_table_name(row));
+        })?;
         end(talk)?;
-        Ok(rows.iter().filter_map(|row| postgres::read_table_name(row)).collect())
+        Ok(tables)
     });
     asked
         .into_iter()
@@ -88,20 +91,20 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<So
         let tables: Vec<&TableName> =
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
         let mut talk = begin(source, remote, script, "the catalog query")?;
-        let rows = query(&mut talk, source, 0, postgres::FACTS.into(), "asking what the database is")?;
-        let facts = rows
-            .first()
-            .map_or(SourceFacts { version: 0, greenplum: false }, |row| postgres::read_facts(row));
+        let mut facts = SourceFacts { version: 0, greenplum: false };
+        query(&mut talk, source, 0, postgres::FACTS.into(), "asking what the database is", |row| {
+            facts = postgres::read_facts(row);
+        })?;
         let mut catalog = SourceCatalog::default();
         for (no, some) in (1u32..).zip(tables.chunks(2000)) {
             let sql = postgres::describe_tables(facts, some);
-            for row in query(&mut talk, source, no, sql, "reading its catalog")? {
-                if let Some((table, column, bytes)) = postgres::read_column(&row) {
+            query(&mut talk, source, no, sql, "reading its catalog", |row| {
+                if let Some((table, column, bytes)) = postgres::read_column(row) {
                     let table = catalog.tables.entry(table).or_default();
                     table.columns.push(column);
                     table.bytes = bytes;
                 }
-            }
+            })?;
         }
         end(talk)?;
         Ok(catalog)
@@ -121,21 +124,25 @@ fn begin<'a>(
     Ok(talk)
 }
 
-/// Asks one query and waits for all of its rows.
+/// Asks one query and hands each of its rows on.
 fn query(
     talk: &mut Conversation<'_>,
     source: &Source,
     no: u32,
     sql: String,
     what: &str,
-) -> Result<Vec<String>, SourceError> {
+    mut row: impl FnMut(&str),
+) -> Result<(), SourceError> {
     talk.ask(&Request::Query { no, sql });
-    let mut rows = Vec::new();
+    let mut rows = 0;
     loop {
         match talk.next(std::time::Duration::from_secs(1))? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => {}
-            Some(Reply::Row { text, .. }) => rows.push(text),
-            Some(Reply::Done { rows: said, .. }) if said == rows.len() as u64 => return Ok(rows),
+            Some(Reply::Row { text, .. }) => {
+                rows += 1;
+                row(&text);
+            }
+            Some(Reply::Done { rows: said, .. }) if said == rows => return Ok(()),
             Some(Reply::Done { .. }) => {
                 return Err(SourceError::GivenUp { host: source.host.clone(), code: 2 });
             }

@@ -23,6 +23,8 @@ use crate::unit::{Unit, UnitKey};
 pub mod lock;
 mod schema;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 /// The ledger's file, open.
 #[derive(Debug)]

@@ -52,7 +52,11 @@ pub enum Cause {
     StaleHandle,
     /// The file system is mounted read-only.
     ReadOnly,
-    /// The database took no connection: not running, full, or not there.
+    /// The client program (`psql`) is not on that host.
+    NoClient,
+    /// The server has no database of that name.
+    NoSuchDatabase,
+    /// The database took no connection: not running, or full.
     DatabaseRefused,
     /// The database does not let this user in.
     DatabaseAuthentication,
@@ -111,6 +115,15 @@ impl Cause {
             return Self::from_sqlstate(state);
         }
         let lower = text.to_lowercase();
+        if lower.contains("psql: command not found") || lower.contains("psql: no such file or directory") {
+            return Self::NoClient;
+        }
+        if lower.contains("fatal:") && lower.contains(" does not exist") {
+            if lower.contains("database \"") {
+                return Self::NoSuchDatabase;
+            }
+            return Self::DatabaseAuthentication;
+        }
         let find = |table: &[(&str, Cause)]| {
             table.iter().find(|(words, _)| lower.contains(words)).map(|(_, cause)| cause.clone())
         };
@@ -125,7 +138,7 @@ impl Cause {
         if denied.contains("permission denied") || denied.contains("operation not permitted") {
             return Self::PermissionDenied { process: process_in(text), owner: owner_in(text) };
         }
-        if lower.contains("no such file or directory") {
+        if lower.contains("no such file or directory") || lower.contains("no such directory") {
             return Self::NoSuchFile;
         }
         if ["ERROR:  ", "ERROR: ", "FATAL:  "].iter().any(|mark| text.contains(mark)) || denied != lower {
@@ -139,7 +152,8 @@ impl Cause {
         match state {
             "53100" => Self::NoSpace,
             "08006" | "08003" | "57P01" | "57P02" => Self::DatabaseLost,
-            "53300" | "57P03" | "08001" | "08004" | "3D000" => Self::DatabaseRefused,
+            "53300" | "57P03" | "08001" | "08004" => Self::DatabaseRefused,
+            "3D000" => Self::NoSuchDatabase,
             state if state.starts_with("28") => Self::DatabaseAuthentication,
             state => Self::DatabaseError { sqlstate: Some(state.into()) },
         }
@@ -154,6 +168,8 @@ impl Cause {
             | Self::NoSpace
             | Self::Quota
             | Self::ReadOnly
+            | Self::NoClient
+            | Self::NoSuchDatabase
             | Self::DatabaseAuthentication => false,
             // Deadlocks and serialization, resources, operator, system: the classes that pass.
             Self::DatabaseError { sqlstate: Some(state) } => {
@@ -179,6 +195,12 @@ impl Cause {
             Self::ReadOnly => {
                 "mount the file system read-write; if it turned read-only by itself, the kernel log says why"
                     .into()
+            }
+            Self::NoClient => {
+                "install psql on that host, or say where it is: `connection: { psql: /path/to/psql }`".into()
+            }
+            Self::NoSuchDatabase => {
+                "correct the source's `database` in the inventory; `psql -l` on that host lists them".into()
             }
             Self::DatabaseRefused => {
                 "check that the database runs, and its host, port and connection limit in `connection:`".into()
@@ -252,6 +274,8 @@ impl fmt::Display for Cause {
             Self::Quota => f.write_str("disk quota exceeded"),
             Self::StaleHandle => f.write_str("stale file handle"),
             Self::ReadOnly => f.write_str("read-only file system"),
+            Self::NoClient => f.write_str("no psql"),
+            Self::NoSuchDatabase => f.write_str("no such database"),
             Self::DatabaseRefused => f.write_str("the database took no connection"),
             Self::DatabaseAuthentication => f.write_str("the database did not let the user in"),
             Self::DatabaseError { sqlstate: Some(state) } => write!(f, "database error {state}"),

@@ -90,6 +90,8 @@ impl Ending {
             | Cause::Quota
             | Cause::StaleHandle
             | Cause::ReadOnly
+            | Cause::NoClient
+            | Cause::NoSuchDatabase
             | Cause::DatabaseRefused
             | Cause::DatabaseAuthentication
             | Cause::DatabaseError { .. }) => Self::General(cause),

@@ -286,7 +286,8 @@ impl RemoteError {
                 "check that it is sshd that listens on that port; its log says why it hung up (MaxStartups)".into()
             }
             Self::NoCommonAlgorithm { .. } => {
-                "compare `ssh -v` to it with HostKeyAlgorithms, KexAlgorithms and Ciphers of the SSH configuration; a                  very old host may need `HostKeyAlgorithms +ssh-rsa`"
+                "compare `ssh -v` to it with HostKeyAlgorithms, KexAlgorithms and Ciphers of the SSH configuration; a \
+                 very old host may need `HostKeyAlgorithms +ssh-rsa`"
                     .into()
             }
             Self::HostKeyUnknown(problem) => {

@@ -1,6 +1,7 @@
 //! Plans, runs and the ledger as text for people and JSON for programs. Pure: everything here returns a text.
 
 pub mod explain;
+pub mod failure;
 pub mod plan;
 pub mod preflight;
 pub mod run;
@@ -12,10 +13,10 @@ use comfy_table::{ContentArrangement, Table};
 /// The version of every JSON document.
 pub const JSON_VERSION: u32 = 1;
 
-/// A table without lines that wraps its cells at `width`.
-fn table(width: u16, header: &[&str]) -> Table {
+/// A table without lines. It is never wrapped: a name broken in two helps nobody, and `grep` reads it too.
+fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     table
 }

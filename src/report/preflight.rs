@@ -11,7 +11,7 @@ use crate::step::preflight::{Check, Preflight, Verdict, Visit};
 
 /// For people.
 pub fn text(preflight: &Preflight, took: Duration, width: u16) -> String {
-    let mut shown = hosts(preflight, width);
+    let mut shown = hosts(preflight);
     let problems =
         |word: &'static str| preflight.checks.iter().filter(move |check| check.verdict.word() == word);
     for check in problems("fail").chain(problems("warn")) {
@@ -39,8 +39,8 @@ fn problem(check: &Check, width: u16) -> String {
 }
 
 /// Host, verdict, round trip, user and numbers, the directory's numbers, room.
-fn hosts(preflight: &Preflight, width: u16) -> String {
-    let mut rows = table(width, &["HOST", "READY", "TRIP", "USER", "DIRECTORY", "FREE"]);
+fn hosts(preflight: &Preflight) -> String {
+    let mut rows = table(&["HOST", "READY", "TRIP", "USER", "DIRECTORY", "FREE"]);
     for visit in preflight.gathered.visits() {
         let facts = visit.found.as_ref().ok();
         let cell = |text: Option<String>| text.unwrap_or_else(|| "-".into());

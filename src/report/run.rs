@@ -108,7 +108,7 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
     }
     parts.push(format!("{} failed", totals.failed));
     let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
-    let resume = if unfinished { "; the same command resumes them" } else { "" };
+    let resume = if unfinished { ";\nthe same command resumes them" } else { "" };
     format!("{}, in {:.2} s{resume}\n", parts.join(", "), took.as_secs_f64())
 }
 

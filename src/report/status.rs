@@ -11,10 +11,8 @@ pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String
     if tables.is_empty() {
         return "nothing has been moved yet\n".into();
     }
-    let mut shown = table(
-        width,
-        &["JOB", "TABLE", "LOADED UP TO", "LOADED", "ROWS", "SIZE", "WAITING", "BEGUN", "FAILED"],
-    );
+    let mut shown =
+        table(&["JOB", "TABLE", "LOADED UP TO", "LOADED", "ROWS", "SIZE", "WAITING", "BEGUN", "FAILED"]);
     for one in tables {
         shown.add_row([
             one.job.clone(),

@@ -183,7 +183,7 @@ fn copy(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>) -> Result<u64, 
 
 fn reader(mount: &Mount, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
     let file = mount.open_exported(exported).map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    Ok(CheckedReader::new(file, &mount.path(&exported.file), exported.trailer.bytes))
+    Ok(CheckedReader::new(file, &mount.path(&exported.file), &exported.trailer))
 }
 
 fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {

@@ -77,7 +77,8 @@ impl UnitFailure {
     pub fn of_target(stage: Stage, error: &TargetError) -> Self {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
-        Self { can_retry, file_is_good: can_retry, constraint, ..Self::new(stage, error, error.remedy()) }
+        let file_is_good = !error.blames_rows();
+        Self { can_retry, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The mount, or a file on it, is not as it should be.

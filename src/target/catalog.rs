@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::{Session, TargetError};
 use crate::names::TableName;
 
+/// Tables that the catalog is asked for at once.
+const AT_ONCE: usize = 500;
+
 /// A table of the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetTable {
@@ -31,7 +34,20 @@ impl Session {
     /// # Errors
     /// [`TargetError`].
     pub fn tables(&mut self, tables: &[&TableName]) -> Result<HashMap<TableName, TargetTable>, TargetError> {
-        let of = |error: postgres::Error| TargetError::of(&error, "read its catalog");
+        let mut found = HashMap::with_capacity(tables.len());
+        // The library holds an answer whole: asked all at once, ten thousand tables would cost more memory
+        // than everything else.
+        for some in tables.chunks(AT_ONCE) {
+            self.describe(some, &mut found).map_err(|error| TargetError::of(&error, "read its catalog"))?;
+        }
+        Ok(found)
+    }
+
+    fn describe(
+        &mut self,
+        tables: &[&TableName],
+        found: &mut HashMap<TableName, TargetTable>,
+    ) -> Result<(), postgres::Error> {
         let schemas: Vec<&str> = tables.iter().map(|table| table.schema()).collect();
         let names: Vec<&str> = tables.iter().map(|table| table.table()).collect();
         let generated = if self.facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
@@ -44,8 +60,7 @@ impl Session {
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
              ORDER BY c.oid, a.attnum"
         );
-        let mut found: HashMap<TableName, TargetTable> = HashMap::new();
-        for row in self.client.query(columns.as_str(), &[&schemas, &names]).map_err(of)? {
+        for row in self.client.query(columns.as_str(), &[&schemas, &names])? {
             let Ok(table) = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)) else {
                 continue;
             };
@@ -58,7 +73,7 @@ impl Session {
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey) \
              ORDER BY c.oid, position(',' || a.attnum || ',' in ',' || array_to_string(k.conkey, ',') || ',')"
         );
-        for row in self.client.query(keys.as_str(), &[&schemas, &names]).map_err(of)? {
+        for row in self.client.query(keys.as_str(), &[&schemas, &names])? {
             let Ok(table) = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)) else {
                 continue;
             };
@@ -66,7 +81,7 @@ impl Session {
                 table.primary_key.push(row.get(2));
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 

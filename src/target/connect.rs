@@ -32,7 +32,7 @@ pub struct Address {
 
 /// libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verify {
+enum TlsMode {
     Disable,
     /// TLS where the server has it, nothing verified. libpq's `allow` is treated as this.
     Prefer,
@@ -43,7 +43,7 @@ enum Verify {
 
 #[derive(Debug, Clone)]
 struct Tls {
-    verify: Verify,
+    verify: TlsMode,
     root: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -66,9 +66,9 @@ impl Address {
         .map_err(&bad)?;
         fill_in(&mut config, &variable).map_err(&bad)?;
         config.ssl_mode(match tls.verify {
-            Verify::Disable => SslMode::Disable,
-            Verify::Prefer => SslMode::Prefer,
-            Verify::Require | Verify::VerifyCa | Verify::VerifyFull => SslMode::Require,
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
         let home = variable("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
         let passfile = value("passfile", "PGPASSFILE").map(PathBuf::from).or(home);
@@ -98,7 +98,7 @@ impl Address {
 
     fn connect_one(&self, config: &Config) -> Result<Client, String> {
         let socket = matches!(config.get_hosts().first(), Some(Host::Unix(_)));
-        if socket || self.tls.verify == Verify::Disable {
+        if socket || self.tls.verify == TlsMode::Disable {
             let mut plain = config.clone();
             plain.ssl_mode(SslMode::Disable);
             return plain.connect(NoTls).map_err(|error| deepest(&error));
@@ -111,11 +111,11 @@ impl Address {
 impl Tls {
     fn new(mode: Option<&str>, file: impl Fn(&str, &str) -> Option<PathBuf>) -> Result<Self, String> {
         let verify = match mode.unwrap_or("prefer") {
-            "disable" => Verify::Disable,
-            "allow" | "prefer" => Verify::Prefer,
-            "require" => Verify::Require,
-            "verify-ca" => Verify::VerifyCa,
-            "verify-full" => Verify::VerifyFull,
+            "disable" => TlsMode::Disable,
+            "allow" | "prefer" => TlsMode::Prefer,
+            "require" => TlsMode::Require,
+            "verify-ca" => TlsMode::VerifyCa,
+            "verify-full" => TlsMode::VerifyFull,
             other => {
                 return Err(format!(
                     "sslmode `{other}` is none of disable, allow, prefer, require, verify-ca, verify-full"
@@ -124,7 +124,7 @@ impl Tls {
         };
         let root = file("sslrootcert", "PGSSLROOTCERT");
         // As libpq: `require` with a root certificate means verify-ca.
-        let verify = if verify == Verify::Require && root.is_some() { Verify::VerifyCa } else { verify };
+        let verify = if verify == TlsMode::Require && root.is_some() { TlsMode::VerifyCa } else { verify };
         Ok(Self { verify, root, cert: file("sslcert", "PGSSLCERT"), key: file("sslkey", "PGSSLKEY") })
     }
 
@@ -142,10 +142,10 @@ impl Tls {
                 .set_private_key_file(key, SslFiletype::PEM)
                 .map_err(|error| format!("{}: {error}", key.display()))?;
         }
-        let verified = matches!(self.verify, Verify::VerifyCa | Verify::VerifyFull);
+        let verified = matches!(self.verify, TlsMode::VerifyCa | TlsMode::VerifyFull);
         builder.set_verify(if verified { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
         let mut connector = MakeTlsConnector::new(builder.build());
-        let full = self.verify == Verify::VerifyFull;
+        let full = self.verify == TlsMode::VerifyFull;
         connector.set_callback(move |ssl, _| {
             ssl.set_verify_hostname(full);
             Ok(())
@@ -313,7 +313,7 @@ mod tests {
         let places: Vec<_> = address.hosts.iter().map(place).collect();
         assert_eq!(places, ["a:1", "b:2"]);
         assert_eq!(address.hosts[1].get_connect_timeout(), Some(&Duration::from_secs(3)));
-        assert_eq!(address.tls.verify, Verify::Disable);
+        assert_eq!(address.tls.verify, TlsMode::Disable);
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         let address = address("postgresql://u@a/d", &variables).unwrap();
         assert_eq!(address.hosts[0].get_password(), Some(&b"pw"[..]));
         assert_eq!(address.hosts[0].get_application_name(), Some("app"));
-        assert_eq!((address.tls.verify, address.tls.root), (Verify::VerifyFull, Some("/ca".into())));
+        assert_eq!((address.tls.verify, address.tls.root), (TlsMode::VerifyFull, Some("/ca".into())));
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn require_with_a_root_certificate_verifies_it() {
         let address = address("postgresql://u@a/d?sslmode=require&sslrootcert=/ca", &[]).unwrap();
-        assert_eq!(address.tls.verify, Verify::VerifyCa);
+        assert_eq!(address.tls.verify, TlsMode::VerifyCa);
     }
 
     #[test]

@@ -56,8 +56,9 @@ impl Session {
         };
         let statement = format!("COPY {table}{columns} FROM STDIN CSV");
         let mut reader = reader;
-        let first = next_chunk(&mut reader).map_err(CopyError::File)?;
-        let small = first.len() < CHUNK;
+        let small = reader.expected() < CHUNK;
+        let size = if small { reader.expected().max(512) } else { CHUNK };
+        let first = next_chunk(&mut reader, size).map_err(CopyError::File)?;
         let mut writer = self
             .client
             .copy_in(statement.as_str())
@@ -67,7 +68,7 @@ impl Session {
         send(&first)?;
         if small {
             // Most files of a run are this small: no thread for them, but the end is checked all the same.
-            while let Some(chunk) = some(next_chunk(&mut reader).map_err(CopyError::File)?) {
+            while let Some(chunk) = some(next_chunk(&mut reader, size).map_err(CopyError::File)?) {
                 send(&chunk)?;
             }
         } else {
@@ -95,7 +96,7 @@ fn send_all(chunks: &Chunks, send: &mut impl FnMut(&[u8]) -> Result<(), CopyErro
 
 fn inflate(mut reader: CheckedReader, sender: &SyncSender<Result<Vec<u8>, GzipError>>) {
     loop {
-        let chunk = next_chunk(&mut reader);
+        let chunk = next_chunk(&mut reader, CHUNK);
         let last = chunk.as_ref().map_or(true, Vec::is_empty);
         if sender.send(chunk).is_err() || last {
             return;
@@ -104,10 +105,10 @@ fn inflate(mut reader: CheckedReader, sender: &SyncSender<Result<Vec<u8>, GzipEr
 }
 
 /// The next chunk, full but for the last; empty at the end.
-fn next_chunk(reader: &mut CheckedReader) -> Result<Vec<u8>, GzipError> {
-    let mut chunk = vec![0; CHUNK];
+fn next_chunk(reader: &mut CheckedReader, size: usize) -> Result<Vec<u8>, GzipError> {
+    let mut chunk = vec![0; size];
     let mut filled = 0;
-    while filled < CHUNK {
+    while filled < size {
         match reader.next(&mut chunk[filled..])? {
             0 => break,
             n => filled += n,
@@ -125,6 +126,6 @@ fn some(chunk: Vec<u8>) -> Option<Vec<u8>> {
 fn data_error(error: &std::io::Error) -> TargetError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>()) {
         Some(inner) => TargetError::of(inner, "take the rows"),
-        None => TargetError::Lost { doing: "took the rows".into(), why: error.to_string() },
+        None => TargetError::Lost { doing: "take the rows".into(), why: error.to_string() },
     }
 }

@@ -28,9 +28,9 @@ pub enum TargetError {
         why: String,
     },
     /// The session is gone.
-    #[error("lost the connection to the target while it {doing}: {why}")]
+    #[error("lost the connection to the target, which was asked to {doing}: {why}")]
     Lost {
-        /// What it was doing.
+        /// What it was asked to do.
         doing: String,
         /// The library's own words.
         why: String,
@@ -50,7 +50,7 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Sorts an error of the library. `doing` completes "refused to …" and "while it …".
+    /// Sorts an error of the library. `doing` completes "refused to …" and "was asked to …".
     pub fn of(error: &postgres::Error, doing: &str) -> Self {
         match error.as_db_error() {
             Some(refused) => Self::Refused {
@@ -93,6 +93,11 @@ impl TargetError {
         }
     }
 
+    /// Is it the rows that were refused, so that the same file would be refused again?
+    pub fn blames_rows(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
+    }
+
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
@@ -100,6 +105,11 @@ impl TargetError {
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
                 .into(),
+            Self::Refused { sqlstate, doing, .. }
+                if sqlstate == "42501" && doing == "create the load log" =>
+            {
+                "let somebody who may do so: CREATE SCHEMA gpferry AUTHORIZATION <the loading user>".into()
+            }
             Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
         }
     }
@@ -121,6 +131,7 @@ fn remedy(sqlstate: &str) -> &'static str {
         "22021" => "the text is not valid in the database's encoding: compare the encodings of both sides",
         "53100" => "the target's disk is full: make room, and run again",
         "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
+        "57P01" | "57P02" | "57P03" => "the server was stopped or restarted: look at its log, and run again",
         "57014" => "the statement was cancelled: look for a statement_timeout or an operator",
         _ => "look the SQLSTATE up in PostgreSQL's Appendix A; the server's log has the whole message",
     }

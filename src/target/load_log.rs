@@ -63,7 +63,7 @@ impl Session {
             }
         }
         Err(TargetError::Lost {
-            doing: "created the load log".into(),
+            doing: "create the load log".into(),
             why: "others keep making and dropping it".into(),
         })
     }
@@ -180,7 +180,7 @@ impl Session {
             return Ok(());
         }
         Err(TargetError::Lost {
-            doing: "completed a load log row".into(),
+            doing: "complete a load log row".into(),
             why: format!("{updated} rows were updated, not 1: the transaction was not alive"),
         })
     }

@@ -64,7 +64,7 @@ fn a_plan_needs_no_server_and_shows_half_open_windows() {
     array  2021-08-10 00:00:00 … 08:00:00             fab1:qms^sor^wpp_f^20210810000000^20210810080000
     array  2021-08-10 08:00:00 … 16:00:00             fab1:qms^sor^wpp_f^20210810080000^20210810160000
     array  2021-08-10 16:00:00 … 2021-08-11 00:00:00  fab1:qms^sor^wpp_f^20210810160000^20210811000000
-    array  whole table                                fab1:qms^ref^product^all -> dim.product
+    array  whole table                                fab1:qms^ref^product^all^vddf23648 -> dim.product
 
     4 units to move
     ");

@@ -16,6 +16,7 @@
 # have two UIDs) and the shared directory at another path. `up` prints KEY=VALUE lines and leaves them in
 # DIR/lab.env. Nothing outside DIR is written, but for packages.
 set -euo pipefail
+umask 022 # the hosts' users read what root makes here
 
 say() { printf 'lab: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -45,8 +46,10 @@ install_packages() {
 
 # ---------------------------------------------------------------- processes
 
-# A pid may be taken by another process later: its start time tells.
-started_at() { awk '{ sub(/^.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+# Servers start under `setsid`: Ctrl+C at a terminal is for whoever uses the lab, and they stop with `down`.
+
+# A pid may be taken by another process later: its start time tells. Nothing for one that has ended, reaped or not.
+started_at() { awk '{ sub(/^.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
 record() { printf '%s %s %s\n' "$1" "$(started_at "$1")" "$2" >>"$dir/pids"; }
 
@@ -79,10 +82,8 @@ host() {
     local name=$1 mountpoint=$2 users=$3 root=$dir/hosts/$1 port user rest
     mkdir -p "$root/etc" "$root/home" "$root/run"
     chmod 755 "$root" "$root/etc" "$root/home" "$root/run"
-    for rest in $users; do
-        user=${rest%%:*}
-        sed -i "/^$user:/d" "$root/etc/passwd" 2>/dev/null || true
-    done
+    # The whole of /etc, not files of it: a file that is bound here goes when the machine's own is replaced.
+    cp -a /etc/. "$root/etc/" 2>/dev/null || true
     local ours='gpadmin|user1|sshd'
     for rest in $users; do ours="$ours|${rest%%:*}"; done
     grep -vE "^($ours):" /etc/passwd >"$root/etc/passwd"
@@ -144,7 +145,7 @@ CONFIG
     export host_without=${host_without:-} host_squash=${host_squash:-}
     # In the namespace: the host's own /etc files and homes, and the mount at its own path. /run is its own too,
     # with this host's directory in it, so that DIR may lie below anything that is covered.
-    unshare --mount --propagation private bash -c '
+    setsid unshare --mount --propagation private bash -c '
         set -e
         root=$1 shared=$2 mountpoint=$3
         exec 3<"$root" 4<"$shared"
@@ -152,7 +153,7 @@ CONFIG
         mkdir -p /run/sshd /run/host /run/shared
         mount --bind "/proc/self/fd/3" /run/host
         mount --bind "/proc/self/fd/4" /run/shared
-        for file in passwd group shadow; do mount --bind "/run/host/etc/$file" "/etc/$file"; done
+        mount --bind /run/host/etc /etc
         mount --bind /run/host/home /home
         # Covers a directory that every Debian has: nothing is made on the machine itself.
         top=/$(printf %s "$mountpoint" | cut -d/ -f2)
@@ -259,7 +260,8 @@ CONFIG
     if [ "$name" = target ]; then with_tls "$data"; fi
     for try in 1 2 3 4 5; do
         port=$(free_port)
-        as_postgres "$bin/postgres" -D "$data" -p "$port" >>"$log" 2>&1 </dev/null &
+        # `exec`: the pid on record must be the server's own, not that of a shell that waits for it.
+        (exec setsid "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
         record $! "postgres-$name"
         if wait_for 20 "the $name database" "$log" as_postgres "$bin/pg_isready" -q -h "$sockets" -p "$port"; then break; fi
         [ "$try" -lt 5 ] || return 1
@@ -280,7 +282,9 @@ with_tls() {
     printf 'ssl = on\n' >>"$data/postgresql.conf"
 }
 
-as_postgres() { setpriv --reuid postgres --regid postgres --init-groups env -C / "$@"; }
+AS_POSTGRES=(setpriv --reuid postgres --regid postgres --init-groups env -C /)
+
+as_postgres() { "${AS_POSTGRES[@]}" "$@"; }
 
 sql() { as_postgres "$(pg_bin)/psql" -X -q -v ON_ERROR_STOP=1 -h "$sockets" -p "$1" -d postgres -c "$2"; }
 

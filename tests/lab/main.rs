@@ -1,5 +1,8 @@
 //! Against the real thing: sshd, PostgreSQL, a directory as mount, the built binary.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod commit;
 mod ends;
 mod moves;
 mod preflight;

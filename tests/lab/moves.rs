@@ -212,7 +212,7 @@ fn awkward_content_arrives_identical() {
     let views: Vec<String> = AWKWARD
         .iter()
         .map(|(name, ..)| {
-            format!("{{ table: \"public.v {0}\", target: \"public.{0}\", window: none }}", name)
+            format!("{{ table: \"public.v {name}\", target: \"public.{name}\", window: none }}")
         })
         .collect();
     case.inventory(&views.iter().map(String::as_str).collect::<Vec<_>>());

@@ -266,15 +266,6 @@ pub(crate) fn ran(output: Output) -> Ran {
     }
 }
 
-impl Drop for Case {
-    fn drop(&mut self) {
-        // Databases and directories go with the lab; a failed test's are worth a look until then.
-        if std::thread::panicking() {
-            eprintln!("case {}: inventory and ledger were in {}", self.name, self.directory.path().display());
-        }
-    }
-}
-
 #[derive(Clone, Copy)]
 pub(crate) enum Side {
     Source,

@@ -53,17 +53,6 @@ fn windows_and_lengths() {
 }
 
 #[test]
-fn windows_without_a_range() {
-    let at = |by: &str| found(&SMALL.replace("window: none", by));
-    assert_eq!(at("window: { column: c, length: 4h }"), ["7:3 jobs.j.from"]);
-    assert_eq!(at("window: { column: c }"), ["7:3 jobs.j.from", "7:3 jobs.j.until"]);
-    assert_eq!(
-        at("window: { column: c, length: x }"),
-        ["7:3 jobs.j.from", "10:52 jobs.j.tables[0].window.length"]
-    );
-}
-
-#[test]
 fn many_tables_without_a_window_are_one_fault() {
     let names: String = (0..500).map(|number| format!("      - s.t{number}\n")).collect();
     let error = read(&format!("{SMALL}{names}")).unwrap_err();

@@ -105,17 +105,14 @@ impl Offer {
         self.target.record_in.as_deref()
     }
 
-    /// Appends the keys that are not known yet to a known_hosts file, and says which those were.
+    /// Sees that no key is revoked and none contradicts a recorded one.
     ///
     /// # Errors
-    /// A key that is revoked, or that contradicts a recorded one; then nothing is written. Otherwise why the file
-    /// could not be written.
-    pub fn record(&self) -> Result<Vec<&OfferedKey>, RemoteError> {
-        let mut new = Vec::new();
+    /// The first that is or does, with the line that says so.
+    pub fn check(&self) -> Result<(), RemoteError> {
         for offered in &self.keys {
             match &offered.verdict {
-                Verdict::Known => {}
-                Verdict::Unknown { .. } => new.push(offered),
+                Verdict::Known | Verdict::Unknown { .. } => {}
                 verdict @ (Verdict::Changed { .. } | Verdict::Revoked { .. }) => {
                     let key = PublicKey::from_words(&offered.kind, &offered.base64);
                     if let Some(error) = key.and_then(|key| problem(&self.target, &key, verdict.clone())) {
@@ -124,6 +121,17 @@ impl Offer {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Appends the keys that are not known yet to a known_hosts file, and says which those were.
+    ///
+    /// # Errors
+    /// As [`Offer::check`]; then nothing is written. Otherwise why the file could not be written.
+    pub fn record(&self) -> Result<Vec<&OfferedKey>, RemoteError> {
+        self.check()?;
+        let new: Vec<&OfferedKey> =
+            self.keys.iter().filter(|key| matches!(key.verdict, Verdict::Unknown { .. })).collect();
         let lines: String =
             new.iter().map(|key| format!("{} {} {}\n", self.name(), key.kind, key.base64)).collect();
         let here = |file: &Path, source| RemoteError::Here {

@@ -259,6 +259,8 @@ fn unwritten(visit: &Visit, facts: &HostFacts, all: &Gathered, why: &str) -> Che
         ),
         cause @ (Cause::PermissionDenied { .. }
         | Cause::StaleHandle
+        | Cause::NoClient
+        | Cause::NoSuchDatabase
         | Cause::DatabaseRefused
         | Cause::DatabaseAuthentication
         | Cause::DatabaseError { .. }
@@ -303,6 +305,8 @@ pub(super) fn is_denied(why: &str) -> bool {
         | Cause::Quota
         | Cause::StaleHandle
         | Cause::ReadOnly
+        | Cause::NoClient
+        | Cause::NoSuchDatabase
         | Cause::DatabaseRefused
         | Cause::DatabaseAuthentication
         | Cause::DatabaseError { .. }
