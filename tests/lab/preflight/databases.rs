@@ -6,7 +6,7 @@ use super::{one_fault, one_warning, ready};
 fn a_wrong_database_is_found() {
     let case = ready("wrongdb");
     case.edit_inventory(&format!("    database: {}", case.database()), "    database: nosuch");
-    one_fault(&case, "source.database", "nosuch", "connection");
+    one_fault(&case, "source.database", "nosuch", "correct the source's `database`");
 }
 
 #[test]
