@@ -48,6 +48,7 @@ bounded() {
             [ ! -e "$tmp/over" ] || break
             hung=yes
             step=$(cat "$tmp/step" 2>/dev/null)
+            # shellcheck disable=SC2086  # it may be empty
             kill -KILL $step "$worker" 2>/dev/null
             break
         fi
@@ -124,6 +125,8 @@ write_proof() {
         entry proof "$mount/$subdir/$1"
     else
         tell unwritten "$(words)"
+        # Whose it is by now: it may have been made since the facts were told
+        entry subdir "$mount/$subdir"
     fi
 }
 
@@ -216,20 +219,20 @@ serve() {
                 bounded mount_facts
                 [ -z "$scripts" ] || bounded script_facts
             fi
-            say done facts ;;
-        clock) say clock "$(date +%s.%N 2>/dev/null)"; say done clock ;;
+            say 'done' facts ;;
+        clock) say clock "$(date +%s.%N 2>/dev/null)"; say 'done' clock ;;
         make)
             bounded make_dir >"$tmp/reply"
             case $(cat "$tmp/reply") in *"${tab}made${tab}new"*) made=yes ;; esac
             cat "$tmp/reply"
-            say done make ;;
+            say 'done' make ;;
         write)
             # Before the attempt: one that hangs may yet succeed. The name is this run's own.
             written=$2
             bounded write_proof "$2" "$3"
-            say done write ;;
-        forget) bounded rm -f "$mount/$subdir/$2"; say done forget ;;
-        look) bounded look_at "$2"; say done look ;;
+            say 'done' write ;;
+        forget) bounded rm -f "$mount/$subdir/$2"; say 'done' forget ;;
+        look) bounded look_at "$2"; say 'done' look ;;
         end) clean_up; say end; exit 0 ;;
     esac
 }

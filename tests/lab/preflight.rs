@@ -6,9 +6,11 @@ mod limits;
 mod mounts;
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::ends::wait_for;
 use crate::support::{Case, Ran, lab, ran};
 
 /// Adds a host to the lab and gives its alias. `options` are those of `lab.sh host`.
@@ -112,6 +114,23 @@ fn nothing_is_left(case: &Case) {
     }
 }
 
+/// Names of the processes on a host of its own, but for sshd and what the lab itself keeps there.
+fn processes(case: &Case, suffix: &str) -> Vec<String> {
+    let pids = std::fs::read_to_string(format!("{}/pids", lab().get("LAB_DIR"))).unwrap();
+    let what = format!("sshd-{}_{suffix}", case.database());
+    let line = pids.lines().find(|line| line.ends_with(&what)).unwrap();
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let own = namespace(line.split(' ').next().unwrap());
+    assert!(own.is_some(), "the host is there");
+    let all =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    all.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && namespace(pid) == own)
+        .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !["sshd", "sleep"].contains(&name.as_str()))
+        .collect()
+}
+
 #[test]
 fn a_clean_lab_reports_nothing_and_is_left_as_it_was() {
     let case = ready("clean");
@@ -160,6 +179,7 @@ fn a_clean_lab_reports_nothing_and_is_left_as_it_was() {
         std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     };
     assert!(names(case.mount()).is_empty(), "{:?}", names(case.mount()));
+    wait_for("no process is left", Duration::from_secs(5), || processes(&case, "x").is_empty());
     assert_eq!(names(home(&case, "x").join("gpadmin")), [".ssh"], "nothing was put into the home");
     let mut case = case;
     let made = "SELECT count(*) FROM pg_namespace WHERE nspname = 'gpferry'";

@@ -206,6 +206,8 @@ fn df(line: &str) -> Option<(u64, u64)> {
 pub struct Proof {
     /// What the host wrote, as the host sees it, or why it could not.
     pub wrote: Option<Result<Entry, String>>,
+    /// The subdirectory when that failed, as the host sees it.
+    pub refused_by: Option<Entry>,
     /// The same as the runner sees it; an error where it is not there, or not the same.
     pub runner_saw: Option<Result<Entry, String>>,
     /// The runner's, as the host sees it.
@@ -215,6 +217,14 @@ pub struct Proof {
 /// Reads the answer to `write`.
 pub fn written(lines: &[Line]) -> Result<Entry, String> {
     find(lines).unwrap_or_else(|| Err("the host did not say what came of it".into()))
+}
+
+/// The subdirectory, out of the answer to a `write` that failed.
+pub fn refused_by(lines: &[Line]) -> Option<Entry> {
+    lines.iter().find_map(|line| match line.as_slice() {
+        [key, which, path, shown, ..] if key == "entry" && which == "subdir" => Entry::parse(path, shown),
+        _ => None,
+    })
 }
 
 /// Reads the answer to `look`: the file must hold `text`.
@@ -230,7 +240,7 @@ fn find(lines: &[Line]) -> Option<Result<Entry, String>> {
     lines.iter().find_map(|line| {
         let field = |at: usize| line.get(at).map_or("", String::as_str);
         match field(0) {
-            "entry" => Entry::parse(field(2), field(3)).map(Ok),
+            "entry" if field(1) == "proof" => Entry::parse(field(2), field(3)).map(Ok),
             "unwritten" | "unseen" => Some(Err(last_words(field(1)))),
             "hangs" => Some(Err("the mount does not answer".into())),
             _ => None,
@@ -306,6 +316,8 @@ mod tests {
         assert_eq!(seen(&[line("saw|abc "), line(entry)], "abc").unwrap().uid, 540);
         assert!(seen(&[line("saw|abd"), line(entry)], "abc").is_err());
         assert!(seen(&[line("unseen|cat: x: No such file or directory")], "abc").is_err());
+        let refused = [line("unwritten|x: Permission denied"), line(&entry.replace("proof", "subdir"))];
+        assert!(written(&refused).is_err() && refused_by(&refused).unwrap().uid == 540);
         assert!(written(&[line("hangs|write_proof")]).unwrap_err().contains("does not answer"));
         assert!(written(&[]).is_err());
     }

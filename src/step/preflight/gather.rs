@@ -229,10 +229,9 @@ fn prove(
     }
     ready.recv_timeout(FACTS_LIMIT).unwrap_or_else(|_| Err("the runner did not come to it".into()))?;
     let text_here = text(ground.run, &place.host);
-    let mut proof = Proof {
-        wrote: Some(answer(probe.ask(&["write", name, &text_here], ONE_LIMIT), facts::written)),
-        ..Proof::default()
-    };
+    let lines = probe.ask(&["write", name, &text_here], ONE_LIMIT);
+    let refused_by = lines.as_ref().ok().and_then(|lines| facts::refused_by(lines));
+    let mut proof = Proof { wrote: Some(answer(lines, facts::written)), refused_by, ..Proof::default() };
     if matches!(proof.wrote, Some(Err(_))) {
         return Ok(proof);
     }

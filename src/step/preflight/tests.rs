@@ -57,7 +57,7 @@ fn file(uid: u32) -> Option<Result<Entry, String>> {
 }
 
 fn proven(uid: u32, there: u32, here: u32) -> Visit {
-    let proof = Proof { wrote: file(there), runner_saw: file(here), host_saw: file(0) };
+    let proof = Proof { wrote: file(there), refused_by: None, runner_saw: file(here), host_saw: file(0) };
     Visit { proof: Some(proof), unproven: None, ..visit("h", "user1", uid, &[]) }
 }
 

@@ -63,6 +63,9 @@ impl Visit {
 
     /// The subdirectory as it is seen there, or else the mount itself.
     pub fn directory(&self) -> Option<&Entry> {
+        if let Some(entry) = self.proof.as_ref().and_then(|proof| proof.refused_by.as_ref()) {
+            return Some(entry);
+        }
         let mount = &self.found.as_ref().ok()?.mount;
         let there = |entry: &'_ Option<Result<Entry, String>>| matches!(entry, Some(Ok(_)));
         let entry = if there(&mount.subdir) { &mount.subdir } else { &mount.root };

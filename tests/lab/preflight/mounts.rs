@@ -11,7 +11,9 @@ use gpferry::remote::ssh::{Options, Pool};
 use gpferry::step::preflight::{Area, Ground, Preflight, Verdict, gather};
 use gpferry::target::Address;
 
-use super::{checks, found, host, nothing_is_left, one_fault, one_warning, preflight, ready, ready_on};
+use super::{
+    checks, found, host, nothing_is_left, one_fault, one_warning, preflight, processes, ready, ready_on,
+};
 use crate::ends::wait_for;
 use crate::support::{Case, lab, ran};
 
@@ -137,6 +139,7 @@ fn a_mount_that_hangs_on_a_host_costs_its_limit_once() {
         &format!("on {alias}: `umount -f -l /mnt/dataTransfer"),
     );
     assert!(begin.elapsed() < Duration::from_secs(12), "it took {:?}", begin.elapsed());
+    wait_for("no process is left", Duration::from_secs(5), || processes(&case, "x").is_empty());
 }
 
 #[test]
