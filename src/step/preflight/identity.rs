@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::access::{Access, Entry};
 use super::mount::{is_refused, share};
-use super::{Check, Gathered, Visit};
+use super::{Check, Gathered, Verdict, Visit};
 use crate::remote::Cause;
 
 /// Compares every user's numbers over all hosts, and who should own the mount.
@@ -18,6 +18,22 @@ pub(super) fn checks(all: &Gathered) -> Vec<Check> {
     let mut checks: Vec<Check> = users.iter().map(|(user, visits)| one_user(user, visits)).collect();
     checks.extend(all.visits().filter_map(wanted_owner));
     checks
+}
+
+/// Hosts whose trouble with writing is said by one of `checks` already.
+pub(super) fn explained<'a>(all: &'a Gathered, checks: &[Check]) -> Vec<&'a str> {
+    let said = |visit: &&Visit| {
+        visit.identity().is_some_and(|who| {
+            checks.iter().any(|check| {
+                check.id == "mount.identity" && check.verdict == Verdict::Fail && check.subject == who.user
+            })
+        })
+    };
+    all.visits()
+        .filter(said)
+        .filter(|visit| is_refused(visit))
+        .map(|visit| visit.place.host.as_str())
+        .collect()
 }
 
 fn one_user(user: &str, visits: &[&Visit]) -> Check {

@@ -170,7 +170,11 @@ impl Preflight {
             checks.extend(host::checks(visit));
             checks.extend(mount::checks(visit, &gathered));
         }
-        checks.extend(identity::checks(&gathered));
+        let numbers = identity::checks(&gathered);
+        // One user with several numbers is one thing to mend, not one on each host.
+        let explained: Vec<&str> = identity::explained(&gathered, &numbers);
+        checks.retain(|check| check.id != "mount.write" || !explained.contains(&check.subject.as_str()));
+        checks.extend(numbers);
         for source in &gathered.sources {
             checks.extend(tables::source(source));
         }

@@ -55,9 +55,14 @@ fn a_user_with_two_numbers_is_named_with_both_and_both_hosts() {
     for words in ["uid 530 gid 530 on user1@gp-a", "uid 540 gid 2180 on user1@gp-b", same, belongs] {
         found(&failed, "mount.identity", words, "`usermod -u 540 user1`");
     }
+    assert_eq!(failed.len(), 1, "one thing to mend is said once: {failed:#?}");
     found(&failed, "mount.identity", "", "chgrp 2180");
     found(&failed, "mount.identity", "", "chmod 2775");
     nothing_is_left(&case);
+    let shown = case.gpferry(&["preflight"]).expect(13).says("1 to mend").stdout;
+    let ready =
+        |host: &str| shown.lines().find(|line| line.starts_with(host)).map(|line| line.contains("FAIL"));
+    assert_eq!((ready("user1@gp-a"), ready("user1@gp-b")), (Some(true), Some(false)), "{shown}");
     // A run without it fails that unit with the same explanation.
     case.gpferry(&["run", "--no-preflight", "--max-units", "1"]).expect(3).says(same).says(belongs);
 }
@@ -65,14 +70,15 @@ fn a_user_with_two_numbers_is_named_with_both_and_both_hosts() {
 #[test]
 fn two_numbers_that_a_setgid_group_makes_work_are_recognised_as_working() {
     let case = seed("setgid");
-    // Both are in group 2180: on host b it is the primary one.
-    let groups = format!("{}/hosts/a/etc/group", lab().get("LAB_DIR"));
-    let line = format!("shared{}:x:2180:user1\n", case.database());
-    fs::write(&groups, fs::read_to_string(&groups).unwrap() + &line).unwrap();
+    // Both are in group 2180: on host b it is the primary one, on the other one of several.
+    let alias = host(&case, "x", &["--users", "user1:530:530"]);
+    case.edit_inventory("user1@gp-a", &format!("user1@{alias}"));
+    let groups = format!("{}/hosts/{}_x/etc/group", lab().get("LAB_DIR"), case.database());
+    fs::write(&groups, fs::read_to_string(&groups).unwrap() + "shared:x:2180:user1\n").unwrap();
     subdir(&case, 540, 2180, 0o2775);
     let (ran, json) = preflight(&case, &[]);
     let fine = checks(&json, "ok");
-    found(&fine, "mount.identity", "uid 530 gid 530 on user1@gp-a", "");
+    found(&fine, "mount.identity", &format!("uid 530 gid 530 on user1@{alias}"), "");
     found(&fine, "mount.identity", "works all the same", "");
     found(&fine, "mount.identity", "group 2180", "");
     ran.expect(0);
