@@ -19,7 +19,7 @@ const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
 const END_OF_SCRIPT: &str = "#gpferry: end of script";
 
 /// Reads a script from stdin into `$s`, line by line: `read` takes no byte of what follows, which `sh -s` may.
-/// No line break and no `!` is in it, since csh as login shell would stumble over them.
+/// No line break is in it, and `!` only before `=`, since csh as login shell would stumble over others.
 const READ_SCRIPT: &str = "n=$(printf \"\\nx\"); n=${n%x}; s=; \
      while IFS= read -r l && [ \"$l\" != \"#gpferry: end of script\" ]; do s=\"$s$l$n\"; done";
 

@@ -38,107 +38,125 @@ enum Kind {
 
 /// Compares two types.
 pub fn fit(source: &str, target: &str) -> Fit {
-    if source == target {
+    let to = kind(target);
+    if source == target || to == Kind::Text(None) {
         return Fit::Fits;
     }
-    let narrower = |why: String| Fit::Narrower(why);
-    match (kind(source), kind(target)) {
-        (_, Kind::Text(None)) => Fit::Fits,
-        (Kind::Text(None), Kind::Text(Some(n))) => {
-            narrower(format!("texts of more than {n} characters do not fit"))
-        }
-        (Kind::Text(Some(from)), Kind::Text(Some(n))) if from > n => {
-            narrower(format!("texts of {} to {from} characters do not fit", n + 1))
-        }
-        (Kind::Text(Some(_)), Kind::Text(Some(_))) => Fit::Fits,
-        (Kind::Integer { needs, .. }, Kind::Integer { needs: room, .. }) => {
-            if needs > room {
-                narrower(format!("numbers of more than {} digits do not fit", room - 1))
-            } else {
-                Fit::Fits
-            }
-        }
-        (Kind::Integer { needs, .. } | Kind::Numeric(Some((needs, 0))), Kind::Float(digits)) => {
-            if needs > digits {
-                narrower(format!("numbers of more than {digits} digits are rounded"))
-            } else {
-                Fit::Fits
-            }
-        }
-        (Kind::Integer { .. } | Kind::Numeric(_) | Kind::Float(_), Kind::Numeric(None)) => Fit::Fits,
-        (Kind::Integer { needs, .. }, Kind::Numeric(Some((before, _)))) => numbers((needs, 0), (before, 0)),
-        (Kind::Numeric(Some(from)), Kind::Numeric(Some(to))) => numbers(from, to),
-        (Kind::Numeric(Some(from)), Kind::Integer { holds, .. }) => numbers(from, (holds, 0)),
-        (Kind::Numeric(None) | Kind::Float(_), Kind::Numeric(Some((before, after)))) => narrower(format!(
-            "numbers of more than {before} digits do not fit, and those with more than {after} decimals are rounded"
-        )),
-        (Kind::Numeric(None) | Kind::Float(_), Kind::Integer { .. }) => {
-            narrower("numbers with decimals do not fit".into())
-        }
-        (Kind::Numeric(_), Kind::Float(digits)) => {
-            narrower(format!("numbers of more than {digits} digits are rounded"))
-        }
-        (Kind::Float(from), Kind::Float(to)) if from > to => {
-            narrower(format!("more than {to} digits are rounded"))
-        }
-        (Kind::Float(_), Kind::Float(_)) => Fit::Fits,
-        (Kind::Timestamp { zone: a, digits: from }, Kind::Timestamp { zone: b, digits: to }) if a == b => {
-            if from > to {
-                narrower(format!("times are rounded to {to} digits of a second"))
-            } else {
-                Fit::Fits
-            }
-        }
-        (Kind::Date, Kind::Timestamp { zone: false, .. }) | (Kind::Date, Kind::Date) => Fit::Fits,
-        (Kind::Timestamp { .. }, Kind::Date) => narrower("the time of day is lost".into()),
-        (
-            Kind::Text(_),
-            Kind::Integer { .. }
-            | Kind::Numeric(_)
-            | Kind::Float(_)
-            | Kind::Timestamp { .. }
-            | Kind::Date
-            | Kind::Other(_),
-        )
-        | (
-            Kind::Integer { .. } | Kind::Numeric(_) | Kind::Float(_),
-            Kind::Text(Some(_)) | Kind::Timestamp { .. } | Kind::Date | Kind::Other(_),
-        )
-        | (
-            Kind::Timestamp { .. },
-            Kind::Text(Some(_))
-            | Kind::Integer { .. }
-            | Kind::Numeric(_)
-            | Kind::Float(_)
-            | Kind::Timestamp { .. }
-            | Kind::Other(_),
-        )
-        | (
-            Kind::Date,
-            Kind::Text(Some(_))
-            | Kind::Integer { .. }
-            | Kind::Numeric(_)
-            | Kind::Float(_)
-            | Kind::Timestamp { zone: true, .. }
-            | Kind::Other(_),
-        )
-        | (
-            Kind::Other(_),
-            Kind::Text(Some(_))
-            | Kind::Integer { .. }
-            | Kind::Numeric(_)
-            | Kind::Float(_)
-            | Kind::Timestamp { .. }
-            | Kind::Date,
-        ) => Fit::Different,
-        (Kind::Other(from), Kind::Other(to)) => {
-            if from == to {
+    match kind(source) {
+        Kind::Text(from) => text(from, &to),
+        Kind::Integer { needs, .. } => integer(needs, &to),
+        Kind::Numeric(from) => numeric(from, &to),
+        Kind::Float(digits) => float(digits, &to),
+        Kind::Timestamp { zone, digits } => timestamp(zone, digits, &to),
+        Kind::Date => date(&to),
+        Kind::Other(from) => {
+            if to == Kind::Other(from) {
                 Fit::Fits
             } else {
                 Fit::Different
             }
         }
     }
+}
+
+fn text(from: Option<u32>, to: &Kind) -> Fit {
+    match (from, to) {
+        (_, Kind::Text(None)) => Fit::Fits,
+        (None, Kind::Text(Some(n))) => Fit::Narrower(format!("texts of more than {n} characters do not fit")),
+        (Some(from), Kind::Text(Some(n))) if from > *n => {
+            Fit::Narrower(format!("texts of {} to {from} characters do not fit", n + 1))
+        }
+        (Some(_), Kind::Text(Some(_))) => Fit::Fits,
+        (
+            _,
+            Kind::Integer { .. }
+            | Kind::Numeric(_)
+            | Kind::Float(_)
+            | Kind::Timestamp { .. }
+            | Kind::Date
+            | Kind::Other(_),
+        ) => Fit::Different,
+    }
+}
+
+fn integer(needs: u32, to: &Kind) -> Fit {
+    match to {
+        Kind::Integer { needs: room, .. } if needs > *room => {
+            Fit::Narrower(format!("numbers of more than {} digits do not fit", room - 1))
+        }
+        Kind::Float(digits) if needs > *digits => rounded(*digits),
+        Kind::Integer { .. } | Kind::Float(_) | Kind::Numeric(None) => Fit::Fits,
+        Kind::Numeric(Some((before, _))) => numbers((needs, 0), (*before, 0)),
+        Kind::Text(_) | Kind::Timestamp { .. } | Kind::Date | Kind::Other(_) => Fit::Different,
+    }
+}
+
+fn numeric(from: Option<(u32, u32)>, to: &Kind) -> Fit {
+    match (from, to) {
+        (_, Kind::Numeric(None)) => Fit::Fits,
+        (Some(from), Kind::Numeric(Some(to))) => numbers(from, *to),
+        (Some(from), Kind::Integer { holds, .. }) => numbers(from, (*holds, 0)),
+        (Some((needs, 0)), Kind::Float(digits)) if needs <= *digits => Fit::Fits,
+        (_, Kind::Float(digits)) => rounded(*digits),
+        (None, Kind::Numeric(Some(to))) => any_number(*to),
+        (None, Kind::Integer { .. }) => decimals(),
+        (_, Kind::Text(_) | Kind::Timestamp { .. } | Kind::Date | Kind::Other(_)) => Fit::Different,
+    }
+}
+
+fn float(from: u32, to: &Kind) -> Fit {
+    match to {
+        Kind::Float(digits) if from > *digits => rounded(*digits),
+        Kind::Float(_) | Kind::Numeric(None) => Fit::Fits,
+        Kind::Numeric(Some(to)) => any_number(*to),
+        Kind::Integer { .. } => decimals(),
+        Kind::Text(_) | Kind::Timestamp { .. } | Kind::Date | Kind::Other(_) => Fit::Different,
+    }
+}
+
+fn timestamp(zone: bool, from: u32, to: &Kind) -> Fit {
+    match to {
+        Kind::Timestamp { zone: there, digits } if zone == *there => {
+            if from > *digits {
+                Fit::Narrower(format!("times are rounded to {digits} digits of a second"))
+            } else {
+                Fit::Fits
+            }
+        }
+        Kind::Date => Fit::Narrower("the time of day is lost".into()),
+        Kind::Text(_)
+        | Kind::Integer { .. }
+        | Kind::Numeric(_)
+        | Kind::Float(_)
+        | Kind::Timestamp { .. }
+        | Kind::Other(_) => Fit::Different,
+    }
+}
+
+fn date(to: &Kind) -> Fit {
+    match to {
+        Kind::Timestamp { zone: false, .. } | Kind::Date => Fit::Fits,
+        Kind::Text(_)
+        | Kind::Integer { .. }
+        | Kind::Numeric(_)
+        | Kind::Float(_)
+        | Kind::Timestamp { zone: true, .. }
+        | Kind::Other(_) => Fit::Different,
+    }
+}
+
+fn rounded(digits: u32) -> Fit {
+    Fit::Narrower(format!("numbers of more than {digits} digits are rounded"))
+}
+
+fn decimals() -> Fit {
+    Fit::Narrower("numbers with decimals do not fit".into())
+}
+
+fn any_number((before, after): (u32, u32)) -> Fit {
+    Fit::Narrower(format!(
+        "numbers of more than {before} digits do not fit, and those with more than {after} decimals are rounded"
+    ))
 }
 
 /// Digits before and after the point.
