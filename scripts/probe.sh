@@ -60,7 +60,8 @@ bounded() {
     [ -z "$hung" ] || say hangs "$1"
 }
 
-# In a worker: a command whose process is known, so that it can be ended; its words are in $tmp/one.
+# In a worker: a command or function whose process is known, so that it can be ended; its words are in $tmp/one.
+# Whatever touches the mount goes this way, and forks no further: a child of it would be left behind.
 step() {
     "$@" >"$tmp/one" 2>&1 &
     echo $! >"$tmp/step"
@@ -69,7 +70,7 @@ step() {
 
 tell() { printf '%s' "$1"; shift; for field in "$@"; do printf '\t%s' "$field"; done; printf '\n'; }
 words() { tr '\n\t' '  ' <"$tmp/one"; }
-can() { if test "$@"; then echo yes; else echo no; fi; }
+real_path() { cd -P "$1" && pwd -P; }
 
 # Owner, mode and ACL of a path, as `ls -ldn` prints them: the one way that POSIX knows.
 entry() {
@@ -78,32 +79,42 @@ entry() {
 
 mount_facts() {
     entry mount "$mount"
-    tell real "$(cd -P "$mount" 2>/dev/null && pwd -P)"
+    if step real_path "$mount"; then tell real "$(cat "$tmp/one")"; else tell real ''; fi
     if step df -Pk "$mount"; then tell space "$(tail -n 1 "$tmp/one")"; fi
     if step df -Pi "$mount"; then tell inodes "$(tail -n 1 "$tmp/one")"; fi
-    tell writable mount "$(can -w "$mount")"
+    if step test -w "$mount"; then tell writable mount yes; fi
     entry subdir "$mount/$subdir"
-    tell writable subdir "$(can -w "$mount/$subdir")"
+    if step test -w "$mount/$subdir"; then tell writable subdir yes; fi
 }
 
 script_facts() {
-    printf '%s' "$scripts" | while IFS= read -r path; do
-        first='' interpreter=-
-        if [ -f "$path" ] && [ -r "$path" ]; then IFS= read -r first <"$path"; fi
-        case $first in
-            '#!'*)
-                # shellcheck disable=SC2086  # the kernel splits it the same
-                set -- ${first#??}
-                [ "${1##*/}" != env ] || shift
-                interpreter=$(command -v "${1:-}" 2>/dev/null || echo missing) ;;
-            *) first='' ;;
-        esac
-        tell script "$path" "$(can -f "$path")" "$(can -r "$path")" "$(can -x "$path")" "$interpreter" "$first"
-    done
+    printf '%s' "$scripts" >"$tmp/scripts"
+    while IFS= read -r path; do
+        step one_script "$path"
+        cat "$tmp/one"
+    done <"$tmp/scripts"
+}
+
+one_script() {
+    there=no readable=no executable=no first='' interpreter=-
+    if [ -f "$1" ]; then there=yes; fi
+    if [ -x "$1" ]; then executable=yes; fi
+    if [ -r "$1" ]; then readable=yes; fi
+    if [ "$there$readable" = yesyes ]; then IFS= read -r first <"$1"; fi
+    path=$1
+    case $first in
+        '#!'*)
+            # shellcheck disable=SC2086  # the kernel splits it the same
+            set -- ${first#??}
+            [ "${1##*/}" != env ] || shift
+            interpreter=$(command -v "${1:-}" 2>/dev/null || echo missing) ;;
+        *) first='' ;;
+    esac
+    tell script "$path" "$there" "$readable" "$executable" "$interpreter" "$first"
 }
 
 make_dir() {
-    if [ -d "$mount/$subdir" ]; then tell made there; return; fi
+    if step test -d "$mount/$subdir"; then tell made there; return; fi
     if step mkdir -m 0770 "$mount/$subdir"; then
         tell made new
         # Where root makes it, it belongs to whom the mount belongs: else the others could not write there.
@@ -117,11 +128,17 @@ make_dir() {
     fi
 }
 
+# noclobber opens exclusively: nothing is ever overwritten. cat, unlike some shells' printf, says in the system's
+# words why it could not write.
+write_file() {
+    set -C
+    exec cat "$tmp/text" >"$1"
+}
+
 write_proof() {
-    if [ -e "$mount/$subdir/$1" ]; then tell unwritten "$mount/$subdir/$1: File exists"; return; fi
-    # noclobber opens exclusively: nothing is ever overwritten
-    # (and cat, unlike some shells' printf, says in the system's words why it could not)
-    if ( set -C; printf '%s\n' "$2" | cat >"$mount/$subdir/$1" ) 2>"$tmp/one"; then
+    if step test -e "$mount/$subdir/$1"; then tell unwritten "$mount/$subdir/$1: File exists"; return; fi
+    printf '%s\n' "$2" >"$tmp/text"
+    if step write_file "$mount/$subdir/$1"; then
         entry proof "$mount/$subdir/$1"
     else
         tell unwritten "$(words)"
@@ -135,9 +152,11 @@ look_at() {
     else tell unseen "$(words)"; fi
 }
 
+forget() { step rm -f "$mount/$subdir/$1"; }
+
 remove_all() {
-    [ -z "$written" ] || rm -f "$mount/$subdir/$written"
-    [ -z "$made" ] || rmdir "$mount/$subdir"
+    [ -z "$written" ] || step rm -f "$mount/$subdir/$written"
+    [ -z "$made" ] || step rmdir "$mount/$subdir"
 }
 
 # ── what does not ───────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +250,7 @@ serve() {
             written=$2
             bounded write_proof "$2" "$3"
             say 'done' write ;;
-        forget) bounded rm -f "$mount/$subdir/$2"; say 'done' forget ;;
+        forget) bounded forget "$2"; say 'done' forget ;;
         look) bounded look_at "$2"; say 'done' look ;;
         end) clean_up; say end; exit 0 ;;
     esac

@@ -141,6 +141,8 @@ fn a_clean_lab_reports_nothing_and_is_left_as_it_was() {
         assert_eq!(checks(&json, verdict), <[[String; 4]; 0]>::default(), "{verdict}");
     }
     ran.expect(0);
+    let log = std::fs::read_to_string(home(&case, "x").with_file_name("sshd.log")).unwrap();
+    assert_eq!(log.matches("Accepted publickey").count(), 1, "one session for everything: {log}");
     // A check of every area was made, not left out.
     for id in [
         "reach.login",
