@@ -337,13 +337,31 @@ check_path() {
 # still not be talked into starting a program: it would do so before the server could object.
 # And \copy does not know dollar quotes: it would join the blanks inside them, without a word.
 check_sql() {
+    local bare
     why=''
-    if [[ $1 == *[Pp][Rr][Oo][Gg][Rr][Aa][Mm]* ]]; then
-        [[ ! $1 =~ \)[[:space:]]*[Tt][Oo][[:space:]]+[Pp][Rr][Oo][Gg][Rr][Aa][Mm] ]] ||
-            why='the statement holds ") TO PROGRAM"'
+    shopt -s nocasematch
+    if [[ $1 =~ \)[[:space:]]*to[[:space:]]+program || $1 == *'$'*'$'* ]]; then
+        unquote "$1"
+        [[ ! $bare =~ \)[[:space:]]*to[[:space:]]+program ]] || why='the statement holds ") TO PROGRAM"'
+        [[ ! $bare =~ \$([A-Za-z_][A-Za-z_0-9]*)?\$ ]] || why="the statement holds a dollar quote, which psql's \\copy cannot read"
     fi
-    [[ $1 != *\$*\$* || ! $1 =~ \$([A-Za-z_][A-Za-z_0-9]*)?\$ ]] || why="the statement holds a dollar quote, which psql's \\copy cannot read"
+    shopt -u nocasematch
     [[ -z $why ]]
+}
+
+# $bare: a statement without what stands in its quotes. A name may hold anything.
+unquote() {
+    local rest=$1 quote
+    bare=''
+    while [[ $rest == *[\"\']* ]]; do
+        bare+=${rest%%[\"\']*}' '
+        rest=${rest#"${rest%%[\"\']*}"}
+        quote=${rest:0:1}
+        rest=${rest:1}
+        [[ $rest == *"$quote"* ]] || break
+        rest=${rest#*"$quote"}
+    done
+    bare+=$rest
 }
 
 reply_ok() {   # no rows bytes milliseconds compressor

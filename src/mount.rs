@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::gzip::Trailer;
 use crate::inventory;
+use crate::stop::Stop;
 
 /// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
 const NETWORK_PATIENCE: Duration = Duration::from_secs(90);
@@ -95,6 +96,14 @@ pub enum MountError {
 }
 
 impl MountError {
+    /// Can the same look a little later show something else, with nobody doing anything?
+    pub fn may_be_late(&self) -> bool {
+        match self {
+            Self::Absent { .. } | Self::NotAsPublished { .. } => true,
+            Self::Unusable { .. } | Self::Changed { .. } | Self::Unreadable { .. } => false,
+        }
+    }
+
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
@@ -142,11 +151,23 @@ impl Mount {
         root.join(&self.subdir).join(relative)
     }
 
-    /// Opens a published file of `bytes` bytes, and reads its trailer.
+    /// Until when a file that is published now may look absent or short from here.
+    pub fn patience(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    /// Opens a published file of `bytes` bytes, and reads its trailer. One that is absent or has another size is
+    /// looked at again `until` then, or until a stop.
     ///
     /// # Errors
-    /// [`MountError`] says what is there instead, after a network file system had time to catch up.
-    pub fn open_published(&self, relative: &Path, bytes: u64) -> Result<(File, Trailer), MountError> {
+    /// [`MountError`] says what is there instead.
+    pub fn open_published(
+        &self,
+        relative: &Path,
+        bytes: u64,
+        until: Instant,
+        stop: &Stop,
+    ) -> Result<(File, Trailer), MountError> {
         let path = self.path(relative);
         let begin = Instant::now();
         let mut pause = Duration::from_millis(50);
@@ -155,11 +176,11 @@ impl Mount {
                 Ok(opened) => return Ok(opened),
                 Err(error) => error,
             };
-            if begin.elapsed() >= self.patience || matches!(error, MountError::Unreadable { .. }) {
+            if Instant::now() >= until || !error.may_be_late() || stop.asked() {
                 return Err(error);
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(5));
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
@@ -167,8 +188,9 @@ impl Mount {
     ///
     /// # Errors
     /// As [`Mount::open_published`], and [`MountError::Changed`] where its trailer is another one.
-    pub fn open_exported(&self, exported: &Exported) -> Result<File, MountError> {
-        let (file, trailer) = self.open_published(&exported.file, exported.trailer.bytes)?;
+    pub fn open_exported(&self, exported: &Exported, stop: &Stop) -> Result<File, MountError> {
+        let (file, trailer) =
+            self.open_published(&exported.file, exported.trailer.bytes, self.patience(), stop)?;
         if trailer == exported.trailer {
             return Ok(file);
         }
@@ -278,17 +300,37 @@ mod tests {
         (directory, mount)
     }
 
+    fn open(mount: &Mount, name: &str, bytes: u64) -> Result<(File, Trailer), MountError> {
+        mount.open_published(Path::new(name), bytes, mount.patience(), &Stop::default())
+    }
+
+    #[test]
+    fn a_file_that_is_late_is_waited_for_until_a_stop() {
+        let (_keep, mount) = mount();
+        let late = mount.path(Path::new("late"));
+        let until = Instant::now() + Duration::from_secs(60);
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(120));
+            fs::write(late, [0; 30]).unwrap();
+        });
+        assert!(mount.open_published(Path::new("late"), 30, until, &Stop::default()).is_ok());
+        writer.join().unwrap();
+        let stop = Stop::default();
+        stop.give_up();
+        assert!(mount.open_published(Path::new("never"), 30, until, &stop).is_err());
+    }
+
     #[test]
     fn a_file_of_another_size_is_not_the_published_one() {
         let (_keep, mount) = mount();
         fs::write(mount.path(Path::new("a")), [0; 30]).unwrap();
-        assert!(mount.open_published(Path::new("a"), 30).is_ok());
-        let error = mount.open_published(Path::new("a"), 31).unwrap_err();
+        assert!(open(&mount, "a", 30).is_ok());
+        let error = open(&mount, "a", 31).unwrap_err();
         assert!(
             error.to_string().contains("30 bytes here, 31 bytes published, so it is truncated"),
             "{error}"
         );
-        assert!(matches!(mount.open_published(Path::new("b"), 1), Err(MountError::Absent { .. })));
+        assert!(matches!(open(&mount, "b", 1), Err(MountError::Absent { .. })));
     }
 
     #[test]
@@ -296,7 +338,7 @@ mod tests {
         let (keep, mount) = mount();
         fs::write(keep.path().join("outside"), [0; 30]).unwrap();
         std::os::unix::fs::symlink(keep.path().join("outside"), mount.path(Path::new("a"))).unwrap();
-        assert!(matches!(mount.open_published(Path::new("a"), 30), Err(MountError::Unreadable { .. })));
+        assert!(matches!(open(&mount, "a", 30), Err(MountError::Unreadable { .. })));
     }
 
     #[test]

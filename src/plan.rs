@@ -8,12 +8,13 @@ use std::sync::Arc;
 use globset::{Glob, GlobMatcher};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::inventory::{Inventory, Job, Source, TableEntry, TableSelector, WindowRule};
 use crate::names::TableName;
-use crate::unit::{Unit, UnitKey, unit_id, variant};
-use crate::window::{Window, cut};
+use crate::unit::{Unit, UnitKey, series, unit_id, variant};
+use crate::window::{Window, cut, last_instant};
 
 /// What an operator narrowed a command to. Empty lists mean everything.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +44,8 @@ pub enum Known {
     Unfinished,
 }
 
-/// Tables by source, as the source's catalog lists them: what globs are matched against.
+/// Tables by source, as the source's catalog lists them: what globs are matched against. A source that could not
+/// be asked is not in it.
 pub type Catalog = BTreeMap<String, Vec<TableName>>;
 
 /// Everything that is due, and what is not and why.
@@ -80,6 +82,8 @@ pub enum Why {
     NoStart,
     /// There is no `length` and no `until`, so no window ends.
     NoEnd,
+    /// The source could not be asked for its tables.
+    NotListed,
     /// No table of the source's catalog matches the glob.
     NoMatch,
     /// Another entry of the inventory already moves this table to the same target.
@@ -96,6 +100,7 @@ impl Why {
             Why::NotDueYet => "not due yet",
             Why::NoStart => "no `from` in the job; give one, or --from",
             Why::NoEnd => "neither `length` nor `until`, so no window ever ends",
+            Why::NotListed => "its source could not be asked for its tables",
             Why::NoMatch => "no table of the source matches",
             Why::MovedByAnotherEntry => "moved by another entry of the inventory",
             Why::OverLimit => "beyond --max-units",
@@ -130,19 +135,27 @@ pub fn plan(
     known: &HashMap<UnitKey, Known>,
     now: Timestamp,
 ) -> Plan {
-    let mut planner = Planner { selection, known, taken: HashSet::new(), plan: Plan::default() };
-    let local_now = now.to_zoned(inventory.timezone.clone()).datetime();
+    let mut planner = Planner {
+        selection,
+        known,
+        covered: covered(known),
+        zone: &inventory.timezone,
+        now,
+        taken: HashSet::new(),
+        plan: Plan::default(),
+    };
     for job in inventory.jobs.iter().filter(|job| selects(selection, job)) {
         let Some(source) = inventory.source(&job.source) else { continue };
         for entry in &job.tables {
             let tables = resolve(entry, catalog.get(&source.name).map_or(&[][..], Vec::as_slice));
             if tables.is_empty() {
-                planner.skip(job, describe(&entry.what), 0, Why::NoMatch);
+                let why = if catalog.contains_key(&source.name) { Why::NoMatch } else { Why::NotListed };
+                planner.skip(job, describe(&entry.what), 0, why);
             }
             let entry = Arc::new(entry.clone());
             for table in tables {
                 if selection.tables.is_empty() || matches(&selection.tables, &table.to_string()) {
-                    planner.add_table(source, job, &entry, table, local_now);
+                    planner.add_table(source, job, &entry, table);
                 }
             }
         }
@@ -155,33 +168,32 @@ pub fn plan(
 struct Planner<'a> {
     selection: &'a Selection,
     known: &'a HashMap<UnitKey, Known>,
+    /// What is loaded of each series of a source: intervals that neither touch nor overlap, in order.
+    covered: HashMap<(&'a str, String), Vec<Window>>,
+    zone: &'a TimeZone,
+    now: Timestamp,
     taken: HashSet<UnitKey>,
     plan: Plan,
 }
 
 impl Planner<'_> {
-    fn add_table(
-        &mut self,
-        source: &Source,
-        job: &Job,
-        entry: &Arc<TableEntry>,
-        table: TableName,
-        now: DateTime,
-    ) {
-        let windows = match self.windows(job, &entry.window, now) {
+    fn add_table(&mut self, source: &Source, job: &Job, entry: &Arc<TableEntry>, table: TableName) {
+        let windows = match self.windows(job, &entry.window) {
             Ok(windows) => windows,
             Err(why) => return self.skip(job, table.to_string(), 0, why),
         };
         let variant = variant(entry, &table);
         let (mut loaded, mut taken) = (0, 0);
+        let id_of = |window: Option<&Window>| unit_id(&source.database, &table, window, variant.as_deref());
         for window in windows.due {
-            let id = unit_id(&source.database, &table, window.as_ref(), variant.as_deref());
-            let key = UnitKey { source: source.name.clone(), id };
-            if self.known.get(&key) == Some(&Known::Loaded) {
-                loaded += 1;
-            } else if !self.taken.insert(key.clone()) {
-                taken += 1;
-            } else {
+            let pieces = self.missing(&source.name, &id_of, window);
+            loaded += usize::from(pieces.is_empty());
+            for window in pieces {
+                let key = UnitKey { source: source.name.clone(), id: id_of(window.as_ref()) };
+                if !self.taken.insert(key.clone()) {
+                    taken += 1;
+                    continue;
+                }
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 self.plan.units.push(Unit {
                     key,
@@ -204,24 +216,47 @@ impl Planner<'_> {
         }
     }
 
+    /// What of a window is not loaded yet: all of it, none, or what windows of other bounds left of it. What is
+    /// loaded keeps its bounds, whatever the inventory says now; nothing is moved twice.
+    fn missing(
+        &self,
+        source: &'_ str,
+        id_of: &impl Fn(Option<&Window>) -> String,
+        window: Option<Window>,
+    ) -> Vec<Option<Window>> {
+        let id = id_of(window.as_ref());
+        let series = series(&id);
+        if self.known.get(&UnitKey { source: source.to_owned(), id }) == Some(&Known::Loaded) {
+            return Vec::new();
+        }
+        let Some((series, window)) = series else { return vec![None] };
+        match self.covered.get(&(source, series)) {
+            None => vec![Some(window)],
+            Some(covered) => subtract(window, covered).into_iter().map(Some).collect(),
+        }
+    }
+
     /// The windows of one table between `from` and `until`, sorted in due and not due.
-    fn windows(&self, job: &Job, rule: &WindowRule, now: DateTime) -> Result<Windows, Why> {
+    fn windows(&self, job: &Job, rule: &WindowRule) -> Result<Windows, Why> {
         let (length, lag) = match rule {
             WindowRule::None { .. } => return Ok(Windows { due: vec![None], not_due: 0 }),
             WindowRule::By { length, lag, .. } => (*length, *lag),
         };
         let from = self.selection.from.or(job.from).ok_or(Why::NoStart)?;
         let until = self.selection.until.or(job.until);
-        let ripe = now.checked_sub(lag).unwrap_or(DateTime::MIN);
+        let ripe = self.now.checked_sub(lag).unwrap_or(Timestamp::MIN);
         let end = match (until, length) {
             (Some(until), _) => until,
             (None, None) => return Err(Why::NoEnd),
             // A window that `now` would cut short is not over: it is looked at whole, and found not due.
-            (None, Some(length)) => length.after(ripe).unwrap_or(DateTime::MAX),
+            (None, Some(length)) => {
+                length.after(ripe.to_zoned(self.zone.clone()).datetime()).unwrap_or(DateTime::MAX)
+            }
         };
         let mut windows = Windows { due: Vec::new(), not_due: 0 };
         for window in cut(from, end, length) {
-            if window.end() <= ripe {
+            // A clock that is set back shows the window's times again: until then its rows may still come.
+            if last_instant(window.end(), self.zone).is_some_and(|end| end <= ripe) {
                 windows.due.push(Some(window));
             } else if until.is_some() {
                 windows.not_due += 1;
@@ -259,6 +294,42 @@ impl Planner<'_> {
 struct Windows {
     due: Vec<Option<Window>>,
     not_due: usize,
+}
+
+/// What is loaded, by source and series, merged.
+fn covered(known: &HashMap<UnitKey, Known>) -> HashMap<(&str, String), Vec<Window>> {
+    let mut all: HashMap<(&str, String), Vec<Window>> = HashMap::new();
+    for key in known.iter().filter(|(_, known)| **known == Known::Loaded).map(|(key, _)| key) {
+        if let Some((series, window)) = series(&key.id) {
+            all.entry((&key.source, series)).or_default().push(window);
+        }
+    }
+    for windows in all.values_mut() {
+        windows.sort_unstable();
+        *windows = windows.drain(..).fold(Vec::new(), |mut merged: Vec<Window>, next| {
+            match merged.last_mut() {
+                Some(last) if next.start() <= last.end() => {
+                    *last = Window::new(last.start(), last.end().max(next.end())).unwrap_or(next);
+                }
+                Some(_) | None => merged.push(next),
+            }
+            merged
+        });
+    }
+    all
+}
+
+/// The parts of a window that none of `covered` covers.
+fn subtract(window: Window, covered: &[Window]) -> Vec<Window> {
+    let first = covered.partition_point(|other| other.end() <= window.start());
+    let mut parts = Vec::new();
+    let mut reached = window.start();
+    for other in covered[first..].iter().take_while(|other| other.start() < window.end()) {
+        parts.extend(Window::new(reached, other.start()));
+        reached = reached.max(other.end());
+    }
+    parts.extend(Window::new(reached, window.end()));
+    parts
 }
 
 /// The tables that an entry means, in the catalog's order.
@@ -346,6 +417,37 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_move_only_what_is_missing() {
+        let inventory = inventory(WINDOWED);
+        let now = at("2021-08-10T12:00:00Z");
+        let until = |until: &str| Selection { until: Some(until.parse().unwrap()), ..Selection::default() };
+        let mut known = HashMap::new();
+        let first = plan(&inventory, &until("2021-08-10T06:00"), &Catalog::new(), &known, now);
+        assert_eq!(first.units.len(), 2);
+        known.extend(first.units.iter().map(|unit| (unit.key.clone(), Known::Loaded)));
+        let second = plan(&inventory, &until("2021-08-10T08:00"), &Catalog::new(), &known, now);
+        assert_eq!(ids(&second), ["db^a^t^20210810060000^20210810080000"]);
+        let from = Selection { from: Some("2021-08-09T23:00".parse().unwrap()), ..until("2021-08-10T07:00") };
+        let third = plan(&inventory, &from, &Catalog::new(), &known, now);
+        assert_eq!(
+            ids(&third),
+            ["db^a^t^20210809230000^20210810000000", "db^a^t^20210810060000^20210810070000"]
+        );
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_a_window_wait() {
+        let text = WINDOWED.replace("2021-08-10 00:00:00", "2021-11-07 00:00:00").replace("4h", "90m");
+        let mut inventory = inventory(&text);
+        inventory.timezone = TimeZone::get("America/New_York").unwrap();
+        let due = |now| {
+            plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), at(now)).units.len()
+        };
+        // 01:30 comes at 05:30 UTC and again at 06:30 UTC.
+        assert_eq!((due("2021-11-07T05:40:00Z"), due("2021-11-07T06:40:00Z")), (0, 1));
+    }
+
+    #[test]
     fn a_table_without_a_start_or_an_end_says_so() {
         let inventory = inventory(
             "  j: { source: s, tables: [ { table: a.t, window: { column: c, length: 4h } }, \
@@ -430,6 +532,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_bounds_change_no_moment_is_moved_twice_or_left_out(
+            rounds in proptest::collection::vec((0i64..48, 1i64..96, 1i64..13), 1..8)
+        ) {
+            let first: DateTime = "2021-08-10".parse().unwrap();
+            let hour = |hour: i64| first.checked_add(jiff::Span::new().hours(hour)).unwrap();
+            let mut known = HashMap::new();
+            let mut moved = [0; 200];
+            let mut wanted = [false; 200];
+            for (from, hours, length) in rounds {
+                let inventory = inventory(&WINDOWED.replace("4h", &format!("{length}h")));
+                let selection = Selection { from: Some(hour(from)), until: Some(hour(from + hours)), ..Selection::default() };
+                let plan = plan(&inventory, &selection, &Catalog::new(), &known, at("2022-01-01T00:00:00Z"));
+                for unit in plan.units {
+                    let window = unit.window.unwrap();
+                    (0..200).filter(|n| window.start() <= hour(*n) && hour(*n) < window.end())
+                        .for_each(|n| moved[usize::try_from(n).unwrap()] += 1);
+                    known.insert(unit.key, Known::Loaded);
+                }
+                (from..from + hours).for_each(|n| wanted[usize::try_from(n).unwrap()] = true);
+                prop_assert!((0..200).all(|n| moved[n] == i32::from(wanted[n])), "{moved:?}");
+            }
+        }
+
         #[test]
         fn due_windows_touch_and_never_pass_now(hours in 1i64..2000, length in 1i64..50) {
             let inventory = inventory(&WINDOWED.replace("4h", &format!("{length}h")));

@@ -32,6 +32,17 @@ pub fn idents<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(ident).collect::<Vec<_>>().join(", ")
 }
 
+/// A message of PostgreSQL without the value it quotes: data exceptions (SQLSTATE class 22) show one. Everything
+/// between the first and the last double quote goes, since a value may hold quotes of its own.
+pub fn without_values(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}\"…\"{}", &message[..first], &message[last + 1..])
+        }
+        (Some(_) | None, _) => message.to_owned(),
+    }
+}
+
 /// A condition over a table's rows that a person wrote (`where:`), checked to be one closed expression on one
 /// line: it cannot end the statement it stands in, start a comment that swallows the rest, or reach psql's
 /// own commands and variables.

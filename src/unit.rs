@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Span;
 use jiff::civil::{Date, DateTime};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -93,6 +94,28 @@ pub fn unit_id(database: &str, table: &TableName, window: Option<&Window>, varia
     format!("{}^{times}{tail}", names.map(|name| shorten(&name)).join("^"))
 }
 
+/// What an id says of the rows that it stands for: which rows they are but for the window (database, table,
+/// condition, target), and the window. `None` for a whole table.
+pub fn series(id: &str) -> Option<(String, Window)> {
+    let mut fields: Vec<&str> = id.split('^').collect();
+    if fields.len() < 5 {
+        return None;
+    }
+    let window = Window::new(time_of(fields[3])?, time_of(fields[4])?)?;
+    fields.drain(3..5);
+    Some((fields.join("^"), window))
+}
+
+/// Reads what [`stamp`] wrote.
+fn time_of(stamp: &str) -> Option<DateTime> {
+    if !stamp.bytes().all(|byte| byte.is_ascii_digit()) || !matches!(stamp.len(), 14 | 20) {
+        return None;
+    }
+    let whole = DateTime::strptime("%Y%m%d%H%M%S", &stamp[..14]).ok()?;
+    let micros: i64 = if stamp.len() == 20 { stamp[14..].parse().ok()? } else { 0 };
+    whole.checked_add(Span::new().microseconds(micros)).ok()
+}
+
 /// A short stable word for what an entry moves of a table, from its condition and its target; `None` for an entry
 /// that moves all of it to a table of the same name.
 ///
@@ -163,6 +186,24 @@ mod tests {
             "qmsprd^sor^wpp_f^20210810000000^20210810040000500000"
         );
         assert_eq!(unit_id("a b\"c", &name("S", "x^y"), None, None), "a%20b%22c^S^x%5Ey^all");
+    }
+
+    #[test]
+    fn an_id_gives_its_window_back() {
+        let day = date(2021, 8, 10);
+        for micros in [0, 500_000] {
+            let window = Window::new(day.at(0, 0, 0, 0), day.at(4, 0, 0, micros * 1000)).unwrap();
+            let table = name("a^b", "t");
+            assert_eq!(
+                series(&unit_id("x", &table, Some(&window), Some("v1"))),
+                Some(("x^a%5Eb^t^v1".into(), window))
+            );
+            assert_eq!(
+                series(&unit_id("x", &table, Some(&window), None)),
+                Some(("x^a%5Eb^t".into(), window))
+            );
+        }
+        assert_eq!(series(&unit_id("x", &name("a", "t"), None, Some("v1"))), None);
     }
 
     #[test]

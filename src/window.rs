@@ -9,7 +9,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::civil::DateTime;
-use jiff::{Span, SpanRelativeTo};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use thiserror::Error;
 
 /// A length of time as an inventory writes it: `4h`, `90s`, `1 day`, `250ms`, or a bare number of hours.
@@ -148,6 +149,25 @@ pub fn cut(from: DateTime, until: DateTime, length: Option<Length>) -> impl Iter
     })
 }
 
+/// The instant of a civil time in a zone, such that a later civil time is never an earlier instant: a time that
+/// the clock skips is the instant of the skip, one that it shows twice is the first. `None` outside the years of
+/// the calendar.
+pub fn instant(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    let ambiguous = zone.to_ambiguous_timestamp(time);
+    match ambiguous.offset() {
+        AmbiguousOffset::Gap { .. } => {
+            let before = ambiguous.earlier().ok()?;
+            zone.following(before).next().map(|transition| transition.timestamp())
+        }
+        AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => ambiguous.earlier().ok(),
+    }
+}
+
+/// The last instant that a clock in the zone shows a civil time: until then rows with earlier times may come.
+pub fn last_instant(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    zone.to_ambiguous_timestamp(time).later().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +226,31 @@ mod tests {
         assert_eq!(cut(hour(3), hour(3), None).count(), 0);
     }
 
+    #[test]
+    fn where_the_clock_changes_windows_still_touch() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        let at = |text: &str| instant(text.parse().unwrap(), &zone).unwrap().to_string();
+        // 02:00 to 03:00 is skipped on 2021-03-14: all of it is the instant of the skip.
+        for skipped in ["2021-03-14T02:00", "2021-03-14T02:30", "2021-03-14T03:00"] {
+            assert_eq!(at(skipped), "2021-03-14T07:00:00Z", "{skipped}");
+        }
+        assert_eq!(at("2021-03-14T01:30"), "2021-03-14T06:30:00Z");
+        // 01:00 to 02:00 comes twice on 2021-11-07.
+        assert_eq!(at("2021-11-07T01:30"), "2021-11-07T05:30:00Z");
+        let last = last_instant("2021-11-07T01:30".parse().unwrap(), &zone).unwrap();
+        assert_eq!(last.to_string(), "2021-11-07T06:30:00Z");
+    }
+
     proptest! {
+        #[test]
+        fn a_later_time_is_never_an_earlier_instant(minutes in 0i64..530_000, more in 0i64..200) {
+            let zone = TimeZone::get("America/New_York").unwrap();
+            let first: DateTime = "2021-01-01T00:00".parse().unwrap();
+            let one = first.checked_add(Span::new().minutes(minutes)).unwrap();
+            let two = one.checked_add(Span::new().minutes(more)).unwrap();
+            prop_assert!(instant(one, &zone) <= instant(two, &zone));
+        }
+
         #[test]
         fn windows_cover_the_range_exactly_once(minutes in 1i64..5000, length in 1i64..700) {
             let until = hour(0).checked_add(Span::new().minutes(minutes)).unwrap();

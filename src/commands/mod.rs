@@ -15,6 +15,9 @@ use crate::inventory::{self, Inventory};
 use crate::plan::{self, Catalog, Known, Plan, Selection};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
+use crate::source::SourceError;
+use crate::stop::Stop;
+use crate::target::Address;
 use crate::unit::UnitKey;
 
 mod explain;
@@ -44,8 +47,13 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
 fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     let inventory = inventory::load(&common.inventory)?;
     let selection = selection(&inventory, select)?;
-    let known = run::known(&ledger_path(common))?;
-    let plan = make_plan(&inventory, &selection, &known, &pool(common), Timestamp::now())?;
+    let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
+    let known = run::known(&ledger_path(common), target.shown())?;
+    let (plan, unlisted) =
+        make_plan(&inventory, &selection, &known, &pool(common), &Stop::default(), Timestamp::now())?;
+    if let Some((name, error)) = unlisted.into_iter().next() {
+        return Err(Failure::source(&name, error));
+    }
     match common.format {
         Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
@@ -53,17 +61,19 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The plan, as both `plan` and the runs make it.
+/// The plan, as both `plan` and the runs make it, and the sources that could not be asked for their tables.
 fn make_plan(
     inventory: &Inventory,
     selection: &Selection,
     known: &HashMap<UnitKey, Known>,
     pool: &Pool,
+    stop: &Stop,
     now: Timestamp,
-) -> Result<Plan, Failure> {
+) -> Result<(Plan, Vec<(String, SourceError)>), Failure> {
     let sources = plan::sources_with_globs(inventory, selection);
-    let catalog = if sources.is_empty() { Catalog::new() } else { prepare::list(sources, pool)? };
-    Ok(plan::plan(inventory, selection, &catalog, known, now))
+    let (catalog, unlisted) =
+        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) };
+    Ok((plan::plan(inventory, selection, &catalog, known, now), unlisted))
 }
 
 /// What an operator narrowed the command to, checked against the inventory.

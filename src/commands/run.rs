@@ -16,9 +16,10 @@ use crate::inventory::{self, Inventory};
 use crate::ledger::lock::JobLock;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
-use crate::plan::{Known, Selection, selects};
+use crate::plan::{Known, Plan, Selection, selects};
 use crate::progress::{Progress, Screen};
 use crate::report::run::{Totals, json, text};
+use crate::source::SourceError;
 use crate::step::preflight::{Verdict, cheap};
 use crate::stop::Stop;
 use crate::target::Address;
@@ -40,20 +41,28 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     let mut ledger = Ledger::open(&path)?;
     let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
-    let known = ledger.known()?;
-    let mut plan = make_plan(&inventory, &selection, &known, &pool, started_at)?;
+    let known = ledger.known(target.shown())?;
+    let wanted =
+        Selection { max_units: if halves == Halves::Load { None } else { selection.max_units }, ..selection };
+    let (mut plan, unlisted) = make_plan(&inventory, &wanted, &known, &pool, &stop, started_at)?;
     if halves == Halves::Load {
         plan.units.retain(|unit| known.get(&unit.key) == Some(&Known::Exported));
+        plan.units.truncate(moves.select.max_units.unwrap_or(usize::MAX));
+    }
+    for (name, error) in &unlisted {
+        log::error!("source {name}: {error} (try: {})", error.remedy());
     }
     if !moves.no_preflight && !plan.units.is_empty() {
         let exports = |unit: &crate::unit::Unit| known.get(&unit.key) != Some(&Known::Exported);
         refuse(&inventory, halves != Halves::Load && plan.units.iter().any(exports))?;
     }
+    drop(known);
     let mount = Mount::open(&inventory.mount)?;
     let run = Run {
         id: run_id(started_at),
         command: word(halves).into(),
         inventory: inventory.path.display().to_string(),
+        target_url: target.shown().to_owned(),
         started_at,
     };
     ledger.begin_run(&run)?;
@@ -70,7 +79,7 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     };
     let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
     progress.finish();
-    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &stop));
+    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, &unlisted, &stop));
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
     let outcome = outcome?;
     match common.format {
@@ -93,11 +102,11 @@ fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure::Ledger`].
-pub(super) fn known(path: &Path) -> Result<HashMap<UnitKey, Known>, Failure> {
+pub(super) fn known(path: &Path, target_url: &str) -> Result<HashMap<UnitKey, Known>, Failure> {
     if !path.exists() {
         return Ok(HashMap::new());
     }
-    Ok(Ledger::open(path)?.known()?)
+    Ok(Ledger::open(path)?.known(target_url)?)
 }
 
 /// Holds every selected job, so that no second process works on one.
@@ -111,13 +120,14 @@ fn lock_jobs(
     Ok(jobs.map(|job| JobLock::take(ledger, &job.name, now)).collect::<Result<_, _>>()?)
 }
 
-fn exit(outcome: &Outcome, stop: &Stop) -> Exit {
+fn exit(outcome: &Outcome, plan: &Plan, unlisted: &[(String, SourceError)], stop: &Stop) -> Exit {
     let totals = Totals::of(outcome);
+    let unreachable = !unlisted.is_empty() && unlisted.iter().all(|(_, error)| error.is_unreachable());
     if let Some(exit) = stop.exit() {
         exit
-    } else if outcome.no_source_reached {
+    } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() > 0 {
+    } else if totals.failed + totals.left() > 0 || !unlisted.is_empty() {
         Exit::UnitsFailed
     } else {
         Exit::Done

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::inventory;
 use crate::remote::ssh::HostText;
 use crate::remote::ssh::known_hosts::Verdict;
-use crate::remote::ssh::trust::{Offer, offered_keys};
+use crate::remote::ssh::trust::{Offer, OfferedKey, offered_keys};
 
 /// Shows and records.
 ///
@@ -29,7 +29,10 @@ pub(super) fn trust(common: &Common, trust: &Trust) -> Result<Exit, Failure> {
         print("nothing was recorded\n")?;
         return Ok(Exit::Done);
     }
-    let recorded = offer.record()?;
+    // A key whose fingerprint nobody compared is not recorded.
+    let compared =
+        |key: &OfferedKey| trust.fingerprint.is_empty() || trust.fingerprint.contains(&key.fingerprint);
+    let recorded = offer.record(compared)?;
     let file = offer.file().map_or_else(String::new, |file| format!(" in {}", file.display()));
     print(&format!("{} keys of {} recorded{file}\n", recorded.len(), offer.name()))?;
     Ok(Exit::Done)

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 
 use crossbeam_channel::Sender;
 use jiff::Timestamp;
 
-use super::{Event, Ground, Shipment, Tell, What, pause, prepare};
+use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::engine::Halves;
 use crate::inventory::Source;
 use crate::mount::Manifest;
@@ -26,6 +27,8 @@ struct Queue<'a> {
     batches: Mutex<VecDeque<Vec<Order<'a>>>>,
     /// Set once the host is given up, so that it is not tried again for every unit.
     down: Mutex<Option<UnitFailure>>,
+    /// Some session has had an answer: then one that fails says nothing of the host.
+    worked: AtomicBool,
 }
 
 /// Starts the exporters of every source.
@@ -45,7 +48,11 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
         let batches = batches(orders, source.sessions);
         let threads = source.sessions.min(batches.len());
-        let queue = std::sync::Arc::new(Queue { batches: Mutex::new(batches), down: Mutex::new(None) });
+        let queue = std::sync::Arc::new(Queue {
+            batches: Mutex::new(batches),
+            down: Mutex::new(None),
+            worked: AtomicBool::new(false),
+        });
         for _ in 0..threads {
             let (queue, ship, tell) = (std::sync::Arc::clone(&queue), ship.clone(), Tell(tell.clone()));
             scope.spawn(move || Exporter::new(ground, source, manifest, ship, tell).work(&queue));
@@ -112,6 +119,9 @@ impl<'a> Exporter<'a> {
         for attempt in 1..=retries + 1 {
             let last = attempt > retries;
             let (again, broken) = self.attempt(&left, attempt, last);
+            if again.len() < left.len() {
+                queue.worked.store(true, Ordering::SeqCst);
+            }
             if again.is_empty() || self.ground.stop.asked() {
                 return;
             }
@@ -119,7 +129,7 @@ impl<'a> Exporter<'a> {
             if let Some(error) = broken {
                 let failure = UnitFailure::of_source(Stage::Export, &error);
                 if last || !failure.can_retry {
-                    if error.concerns_host() {
+                    if error.concerns_host() && !queue.worked.load(Ordering::SeqCst) {
                         *locked(&queue.down) = Some(failure.clone());
                     }
                     return self.fail_all(&left, &failure);
@@ -199,9 +209,4 @@ impl<'a> Exporter<'a> {
             self.tell.say(order.index, What::Failed(failure.clone()));
         }
     }
-}
-
-/// A lock whose holder panicked guards nothing that could be half done here.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

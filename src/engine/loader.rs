@@ -1,15 +1,23 @@
 //! Loaders: as many threads as the target may have sessions, each taking group after group.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::{Event, Ground, Shipment, Tell, What, pause, prepare};
-use crate::step::load::{Cargo, Group, How, Loaded, diagnose, load_group};
+use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
+use crate::step::load::{self, Cargo, Group, How, Loaded, diagnose, load_group};
 use crate::step::{Stage, UnitFailure};
-use crate::target::{Session, TargetError};
+use crate::stop::Stop;
+use crate::target::{Canceller, Session, TargetError};
+
+/// How long a load may go on after a stop was asked for.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the watcher looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Files up to this size share a transaction. Compressed bytes.
 const SMALL: u64 = 256 * 1024;
@@ -17,22 +25,50 @@ const SMALL: u64 = 256 * 1024;
 const GROUP_UNITS: usize = 100;
 const GROUP_BYTES: u64 = 8 << 20;
 
+/// What the loaders share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Set once the target took no session in all the attempts of a unit: the others would fare no better.
+    target_down: AtomicBool,
+    /// How to cancel what each thread's session is doing.
+    cancellers: Mutex<HashMap<usize, Canceller>>,
+}
+
+impl Shared {
+    /// Sees that a stop ends: loads may finish for a while, then their statements are cancelled. Returns when
+    /// `done` is closed.
+    pub(super) fn watch(&self, stop: &Stop, done: &Receiver<()>) {
+        let mut asked: Option<Instant> = None;
+        while done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if !stop.asked() {
+                continue;
+            }
+            if asked.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+                let cancellers: Vec<Canceller> = locked(&self.cancellers).values().cloned().collect();
+                cancellers.iter().for_each(Canceller::cancel);
+            }
+        }
+    }
+}
+
 /// Starts the loaders; they end when no shipment can come any more.
 pub(super) fn spawn<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     ground: Ground<'env>,
+    shared: &'env Shared,
     shipments: Receiver<Shipment>,
     tell: &Sender<Event>,
     most: usize,
 ) {
     let threads = ground.inventory.target.sessions.min(most);
-    for _ in 0..threads {
+    for thread in 0..threads {
         let (shipments, tell) = (shipments.clone(), Tell(tell.clone()));
-        let mut loader = Loader { ground, session: None, tell };
+        let mut loader = Loader { ground, thread, shared, session: None, tell };
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
                 let group = gather(first, &shipments, threads);
-                if !ground.stop.asked() {
+                // What is not loaded stays on the mount, and the next run finds it there.
+                if !ground.stop.asked() && !shared.target_down.load(Ordering::SeqCst) {
                     loader.group(&group);
                 }
             }
@@ -58,6 +94,8 @@ fn gather(first: Shipment, shipments: &Receiver<Shipment>, threads: usize) -> Ve
 /// One thread with its own session.
 struct Loader<'a> {
     ground: Ground<'a>,
+    thread: usize,
+    shared: &'a Shared,
     session: Option<Session>,
     tell: Tell,
 }
@@ -86,9 +124,11 @@ impl Loader<'_> {
     /// Loads one unit that its group, or its first try, could not.
     fn single(&mut self, cargo: Cargo<'_>, tried_alone: bool, error: &TargetError) {
         let retries = cargo.unit.entry.export.retries;
-        let mut failed = tried_alone.then(|| UnitFailure::of_target(Stage::Load, error));
+        let failure =
+            |error: &TargetError| (UnitFailure::of_target(Stage::Load, error), error.is_unreachable());
+        let mut failed = tried_alone.then(|| failure(error));
         for attempt in 1..=retries + 1 {
-            if failed.as_ref().is_some_and(|failure| !failure.can_retry) || self.ground.stop.asked() {
+            if failed.as_ref().is_some_and(|(failure, _)| !failure.can_retry) || self.ground.stop.asked() {
                 break;
             }
             if failed.is_some() {
@@ -96,10 +136,13 @@ impl Loader<'_> {
             }
             match self.try_once(&[cargo]) {
                 Ok(()) => return,
-                Err((error, _)) => failed = Some(UnitFailure::of_target(Stage::Load, &error)),
+                Err((error, _)) => failed = Some(failure(&error)),
             }
         }
-        if let Some(failure) = failed {
+        if let Some((failure, down)) = failed {
+            if down && !self.ground.stop.asked() {
+                self.shared.target_down.store(true, Ordering::SeqCst);
+            }
             self.tell.say(cargo.index, What::Failed(failure));
         }
     }
@@ -108,7 +151,7 @@ impl Loader<'_> {
     fn try_once<'c>(&mut self, cargo: &[Cargo<'c>]) -> Result<(), (TargetError, Vec<Cargo<'c>>)> {
         let all = |error| (error, cargo.to_vec());
         let mut session = self.session.take().map_or_else(|| self.open(), Ok).map_err(all)?;
-        match load_group(&mut session, self.ground.mount, &self.ground.run.id, cargo) {
+        match load_group(&mut session, self.step(), cargo) {
             Group::Answered(answers) => {
                 let mut usable = true;
                 for (one, (_, answer)) in cargo.iter().zip(answers) {
@@ -136,7 +179,7 @@ impl Loader<'_> {
                 usable
             }
             Err(mut failure) => {
-                let usable = usable && diagnose(session, self.ground.mount, cargo, &mut failure);
+                let usable = usable && diagnose(session, self.step(), cargo, &mut failure);
                 self.tell.say(cargo.index, What::Failed(failure));
                 usable
             }
@@ -170,7 +213,13 @@ impl Loader<'_> {
         if left.is_empty() { Ok(()) } else { Err((lost, left)) }
     }
 
+    fn step(&self) -> load::Ground<'_> {
+        load::Ground { mount: self.ground.mount, run: &self.ground.run.id, stop: self.ground.stop }
+    }
+
     fn open(&self) -> Result<Session, TargetError> {
-        Session::open(self.ground.target, &self.ground.inventory.target.log_schema)
+        let session = Session::open(self.ground.target, &self.ground.inventory.target.log_schema)?;
+        locked(&self.shared.cancellers).insert(self.thread, session.canceller());
+        Ok(session)
     }
 }

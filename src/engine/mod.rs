@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
@@ -22,6 +22,7 @@ use crate::step::UnitFailure;
 use crate::step::load::{How, Loaded};
 use crate::stop::Stop;
 use crate::target::{Address, Session};
+use crate::unit::{Unit, UnitKey, series};
 
 mod event;
 mod exporter;
@@ -126,7 +127,10 @@ pub fn execute(
         let targets = session.tables(&tables)?;
         drop(session);
         let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-        let sources = prepare::describe(ground.inventory, &units, ground.pool);
+        let sources = prepare::describe(ground.inventory, &units, ground.pool, ground.stop);
+        if ground.stop.asked() {
+            return Ok(book.close(false));
+        }
         no_source_reached =
             sources.values().all(|asked| asked.as_ref().is_err_and(|error| error.is_unreachable()));
         let today = ground.run.started_at.to_zoned(ground.inventory.timezone.clone()).date();
@@ -142,10 +146,14 @@ pub fn execute(
     }
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
+    let shared = loader::Shared::default();
     std::thread::scope(|scope| {
         let (tell, events) = unbounded();
         let (ship, shipments) = unbounded();
-        loader::spawn(scope, ground, shipments, &tell, ready.len() + orders.len());
+        let (working, done) = bounded(0);
+        let (shared, stop) = (&shared, ground.stop);
+        scope.spawn(move || shared.watch(stop, &done));
+        loader::spawn(scope, ground, shared, shipments, &tell, ready.len() + orders.len());
         for shipment in ready {
             // The receiver lives until every sender is gone.
             let _ = ship.send(shipment);
@@ -154,7 +162,9 @@ pub fn execute(
             exporter::spawn(scope, ground, manifest, orders, &ship, &tell);
         }
         drop((ship, tell));
-        book.follow(&events, listen)
+        let followed = book.follow(&events, listen);
+        drop(working);
+        followed
     })?;
     Ok(book.close(no_source_reached))
 }
@@ -237,17 +247,36 @@ impl<'a> Book<'a> {
             self.write()?;
         }
         listen(&event);
+        if let What::Failed(failure) = &event.what {
+            self.learn(event.unit, &failure.overlaps)?;
+        }
         let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
         fate.apply(event.what);
         self.dirty.insert(event.unit);
         Ok(())
     }
 
+    /// Takes over from the load log what the ledger did not know: units of the same table by other bounds.
+    fn learn(&mut self, index: usize, ids: &[String]) -> Result<(), Failure> {
+        let unit = &self.ground.plan.units[index];
+        let loaded = Record { state: State::Loaded, ..Fate::begun().record };
+        let known: Vec<Unit> = ids
+            .iter()
+            .map(|id| Unit {
+                key: UnitKey { source: unit.key.source.clone(), id: id.clone() },
+                window: series(id).map(|(_, window)| window),
+                ..unit.clone()
+            })
+            .collect();
+        let records = known.iter().map(|unit| (unit, &loaded));
+        Ok(self.ledger.record(self.ground.run, Timestamp::now(), records)?)
+    }
+
     fn write(&mut self) -> Result<(), Failure> {
         let units = &self.ground.plan.units;
         let records =
             self.dirty.iter().filter_map(|&index| Some((&units[index], &self.fates[index].as_ref()?.record)));
-        self.ledger.record(&self.ground.run.id, Timestamp::now(), records)?;
+        self.ledger.record(self.ground.run, Timestamp::now(), records)?;
         self.dirty.clear();
         self.written = Instant::now();
         Ok(())
@@ -335,4 +364,9 @@ fn pause(attempt: u32, stop: &Stop) {
     while Instant::now() < until && !stop.asked() {
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A lock whose holder panicked guards nothing that could be half done here.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

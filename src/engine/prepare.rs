@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::civil::Date;
 use rayon::prelude::*;
 
-use super::Failure;
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
 use crate::plan::{Catalog, Plan};
@@ -16,11 +15,14 @@ use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Conversation, Reply, Request, Script, SourceError};
 use crate::step::export::{Order, settings};
 use crate::step::{Stage, UnitFailure, check};
+use crate::stop::Stop;
 use crate::target::TargetTable;
 use crate::unit::{Unit, UnitKey};
 
 /// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
 const SMALL: u64 = 1 << 20;
+/// How long one question to a catalog may take.
+const CATALOG_STATEMENT: std::time::Duration = std::time::Duration::from_secs(20);
 /// How long a catalog may take to answer.
 const CATALOG_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 
@@ -59,28 +61,29 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
     Ok(source.host.parse::<HostText>()?)
 }
 
-/// Lists the tables of sources, for the globs of a plan.
-///
-/// # Errors
-/// [`Failure::Source`] for the first source that cannot be asked: a plan without its tables would be wrong.
-pub fn list(sources: Vec<&Source>, pool: &Pool) -> Result<Catalog, Failure> {
+/// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
+pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(String, SourceError)>) {
     let asked = ask_each(sources, pool, |source, remote, script| {
         let mut talk = begin(source, remote, script, "the list of tables")?;
         let mut tables = Vec::new();
-        query(&mut talk, source, 0, postgres::list_tables(), "listing its tables", |row| {
+        query(&mut talk, source, stop, 0, postgres::list_tables(), "listing its tables", |row| {
             tables.extend(postgres::read_table_name(row));
         })?;
         end(talk)?;
         Ok(tables)
     });
-    asked
-        .into_iter()
-        .map(|(name, answer)| Ok((name.clone(), answer.map_err(|error| Failure::source(&name, error))?)))
-        .collect()
+    let (mut catalog, mut unlisted) = (Catalog::new(), Vec::new());
+    for (name, answer) in asked {
+        match answer {
+            Ok(tables) => drop(catalog.insert(name, tables)),
+            Err(error) => unlisted.push((name, error)),
+        }
+    }
+    (catalog, unlisted)
 }
 
 /// Describes the tables of a plan, source by source.
-pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<SourceCatalog> {
+pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop) -> Asked<SourceCatalog> {
     let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
     for unit in units {
         wanted.entry(&unit.key.source).or_default().insert(&unit.table);
@@ -92,19 +95,28 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool) -> Asked<So
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
         let mut talk = begin(source, remote, script, "the catalog query")?;
         let mut facts = SourceFacts { version: 0, greenplum: false };
-        query(&mut talk, source, 0, postgres::FACTS.into(), "asking what the database is", |row| {
+        query(&mut talk, source, stop, 0, postgres::FACTS.into(), "asking what the database is", |row| {
             facts = postgres::read_facts(row);
         })?;
         let mut catalog = SourceCatalog::default();
-        for (no, some) in (1u32..).zip(tables.chunks(2000)) {
-            let sql = postgres::describe_tables(facts, some);
-            query(&mut talk, source, no, sql, "reading its catalog", |row| {
-                if let Some((table, column, bytes)) = postgres::read_column(row) {
-                    let table = catalog.tables.entry(table).or_default();
-                    table.columns.push(column);
-                    table.bytes = bytes;
-                }
-            })?;
+        let mut no = 0;
+        for some in tables.chunks(2000) {
+            let mut ask = |with_sizes| {
+                no += 1;
+                let sql = postgres::describe_tables(facts, some, with_sizes);
+                query(&mut talk, source, stop, no, sql, "reading its catalog", |row| {
+                    if let Some((table, column, bytes)) = postgres::read_column(row) {
+                        let table = catalog.tables.entry(table).or_default();
+                        table.columns.push(column);
+                        table.bytes = bytes;
+                    }
+                })
+            };
+            match ask(true) {
+                // Somebody holds a table: sizes are only a hint, and no reason to hold up all the others.
+                Err(SourceError::Failed { .. }) => ask(false)?,
+                asked => asked?,
+            }
         }
         end(talk)?;
         Ok(catalog)
@@ -121,6 +133,7 @@ fn begin<'a>(
     for (name, value) in settings(source, "catalog") {
         talk.ask(&Request::Set { name, value });
     }
+    talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: CATALOG_STATEMENT.as_secs().to_string() });
     Ok(talk)
 }
 
@@ -128,6 +141,7 @@ fn begin<'a>(
 fn query(
     talk: &mut Conversation<'_>,
     source: &Source,
+    stop: &Stop,
     no: u32,
     sql: String,
     what: &str,
@@ -135,8 +149,13 @@ fn query(
 ) -> Result<(), SourceError> {
     talk.ask(&Request::Query { no, sql });
     let mut rows = 0;
+    let mut told_to_stop = false;
     loop {
-        match talk.next(std::time::Duration::from_secs(1))? {
+        if stop.asked() && !told_to_stop {
+            told_to_stop = true;
+            talk.ask(&Request::Stop);
+        }
+        match talk.next(std::time::Duration::from_millis(250))? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => {}
             Some(Reply::Row { text, .. }) => {
                 rows += 1;
@@ -147,13 +166,8 @@ fn query(
                 return Err(SourceError::GivenUp { host: source.host.clone(), code: 2 });
             }
             Some(Reply::Error { message, sqlstate, .. }) => {
-                let cause = crate::remote::Cause::from_text(&message, sqlstate.as_deref());
-                return Err(SourceError::Failed {
-                    host: source.host.clone(),
-                    what: format!("{what} (database {})", source.database),
-                    message,
-                    cause,
-                });
+                let what = format!("{what} (database {})", source.database);
+                return Err(SourceError::failed(&source.host, what, sqlstate.as_deref(), &message));
             }
             Some(Reply::End { code }) => {
                 return Err(SourceError::GivenUp { host: source.host.clone(), code });

@@ -157,6 +157,8 @@ pub struct Run {
     pub command: String,
     /// The inventory's path.
     pub inventory: String,
+    /// The target, as [`crate::target::Address::shown`] names it.
+    pub target_url: String,
     /// When it began.
     pub started_at: Timestamp,
 }
@@ -252,16 +254,18 @@ impl Ledger {
             .map_err(|error| self.error(error))
     }
 
-    /// What is known of every unit.
+    /// What is known of every unit, as far as this target is concerned: what was loaded into another one is not
+    /// in it, a file that waits on the mount is.
     ///
     /// # Errors
     /// [`LedgerError::Sqlite`].
-    pub fn known(&self) -> Result<HashMap<UnitKey, Known>, LedgerError> {
+    pub fn known(&self, target_url: &str) -> Result<HashMap<UnitKey, Known>, LedgerError> {
         let read = || {
-            let mut statement = self
-                .connection
-                .prepare("SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit")?;
-            let rows = statement.query_map([], |row| {
+            let mut statement = self.connection.prepare(
+                "SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit \
+                 WHERE target_url = ? OR state <> 'loaded'",
+            )?;
+            let rows = statement.query_map([target_url], |row| {
                 let key = UnitKey { source: row.get(0)?, id: row.get(1)? };
                 let state: String = row.get(2)?;
                 let failed_in_load: Option<bool> = row.get(3)?;
@@ -294,7 +298,7 @@ impl Ledger {
     /// [`LedgerError::Sqlite`].
     pub fn record<'a>(
         &mut self,
-        run: &str,
+        run: &Run,
         now: Timestamp,
         records: impl IntoIterator<Item = (&'a Unit, &'a Record)>,
     ) -> Result<(), LedgerError> {
@@ -322,19 +326,19 @@ fn known(state: &str, failed_in_load: bool) -> Known {
 
 fn write_unit(
     transaction: &rusqlite::Transaction<'_>,
-    run: &str,
+    run: &Run,
     now: Timestamp,
     unit: &Unit,
     record: &Record,
 ) -> rusqlite::Result<()> {
     let failure = record.failure.as_ref();
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO unit (source, id, job, table_name, target, window_start, window_end, state, stage,
+        "INSERT INTO unit (source, id, job, table_name, target, target_url, window_start, window_end, state, stage,
                            exported, rows, bytes, rows_loaded, error, remedy, run, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT (source, id) DO UPDATE SET
-             job = ?3, target = ?5, state = ?8, stage = ?9, exported = ?10, rows = ?11,
-             bytes = ?12, rows_loaded = ?13, error = ?14, remedy = ?15, run = ?16, updated_at = ?17",
+             job = ?3, target = ?5, target_url = ?6, state = ?9, stage = ?10, exported = ?11, rows = ?12,
+             bytes = ?13, rows_loaded = ?14, error = ?15, remedy = ?16, run = ?17, updated_at = ?18",
     )?;
     statement.execute(params![
         unit.key.source,
@@ -342,6 +346,7 @@ fn write_unit(
         unit.job,
         unit.table.to_string(),
         unit.target.to_string(),
+        run.target_url,
         unit.window.map(|window| stamp(window.start())),
         unit.window.map(|window| stamp(window.end())),
         record.state.word(),
@@ -352,7 +357,7 @@ fn write_unit(
         record.rows_loaded,
         failure.map(|failure| failure.error.as_str()),
         failure.map(|failure| failure.remedy.as_str()),
-        run,
+        run.id,
         now.to_string(),
     ])?;
     Ok(())
@@ -360,7 +365,7 @@ fn write_unit(
 
 fn write_attempt(
     transaction: &rusqlite::Transaction<'_>,
-    run: &str,
+    run: &Run,
     now: Timestamp,
     unit: &Unit,
     record: &Record,
@@ -372,7 +377,7 @@ fn write_attempt(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     statement.execute(params![
-        run,
+        run.id,
         unit.key.source,
         unit.key.id,
         record.attempt,

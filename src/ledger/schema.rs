@@ -19,6 +19,7 @@ CREATE TABLE unit (
     job          TEXT NOT NULL,
     table_name   TEXT NOT NULL,
     target       TEXT NOT NULL,
+    target_url   TEXT NOT NULL,
     window_start TEXT,
     window_end   TEXT,
     state        TEXT NOT NULL,

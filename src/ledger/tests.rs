@@ -41,6 +41,16 @@ fn failure() -> RecordedFailure {
     RecordedFailure { stage: "load", error: "it broke".into(), remedy: "mend it".into() }
 }
 
+fn run() -> Run {
+    Run {
+        id: "r".into(),
+        command: "run".into(),
+        inventory: "i.yml".into(),
+        target_url: "u".into(),
+        started_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
 fn ledger() -> (tempfile::TempDir, Ledger) {
     let directory = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&directory.path().join("state/l.sqlite")).unwrap();
@@ -66,17 +76,26 @@ fn an_exported_file_is_remembered_until_it_is_loaded_or_found_bad() {
         (State::Loading, true, Known::Exported),
         (State::Loaded, true, Known::Loaded),
     ] {
-        ledger.record("r", now, [(&units[0], &with(state, keep))]).unwrap();
-        assert_eq!(ledger.known().unwrap()[&units[0].key], known);
+        ledger.record(&run(), now, [(&units[0], &with(state, keep))]).unwrap();
+        assert_eq!(ledger.known("u").unwrap()[&units[0].key], known);
         let remembered = keep && state != State::Loaded;
         assert_eq!(ledger.exported(&units[0].key).unwrap(), remembered.then(exported), "{state:?}");
     }
     for keep in [true, false] {
         let failed = Record { failure: Some(failure()), ..with(State::Failed, keep) };
-        ledger.record("r", now, [(&units[1], &failed)]).unwrap();
+        ledger.record(&run(), now, [(&units[1], &failed)]).unwrap();
         let known = if keep { Known::Exported } else { Known::Unfinished };
-        assert_eq!(ledger.known().unwrap()[&units[1].key], known);
+        assert_eq!(ledger.known("u").unwrap()[&units[1].key], known);
     }
+}
+
+#[test]
+fn what_was_loaded_into_another_target_is_not_loaded_here() {
+    let (_keep, mut ledger) = ledger();
+    let units = units();
+    ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units[0], &record(State::Loaded))]).unwrap();
+    assert_eq!(ledger.known("u").unwrap().len(), 1);
+    assert!(ledger.known("another").unwrap().is_empty());
 }
 
 #[test]
@@ -92,7 +111,7 @@ fn the_watermark_never_passes_a_window_that_is_not_loaded() {
         (0, State::Failed, None),
     ] {
         let record = Record { rows_loaded: Some(1), ..record(state) };
-        ledger.record("r", Timestamp::UNIX_EPOCH, [(&units[index], &record)]).unwrap();
+        ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units[index], &record)]).unwrap();
         assert_eq!(watermark(&ledger).as_deref(), expected, "after {index} {state:?}");
     }
 }
@@ -103,7 +122,7 @@ fn every_attempt_is_kept_with_durations_to_two_decimals() {
     let units = units();
     for attempt in 1..=3 {
         let record = Record { attempt, failure: Some(failure()), ..record(State::Failed) };
-        ledger.record("r", Timestamp::UNIX_EPOCH, [(&units[0], &record)]).unwrap();
+        ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units[0], &record)]).unwrap();
     }
     let failed = ledger.failed_units(10).unwrap();
     assert_eq!((failed.len(), failed[0].attempts), (1, 3));
@@ -128,6 +147,6 @@ fn a_failed_load_with_a_name_like_sql_is_only_a_name() {
     let mut unit = units().remove(0);
     unit.table = TableName::new("a'; DROP TABLE unit; --", "t").unwrap();
     unit.entry = Arc::clone(&unit.entry);
-    ledger.record("r", Timestamp::UNIX_EPOCH, [(&unit, &record(State::Loaded))]).unwrap();
+    ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&unit, &record(State::Loaded))]).unwrap();
     assert_eq!(ledger.tables().unwrap()[0].table, "a'; DROP TABLE unit; --.t");
 }

@@ -36,6 +36,7 @@ pub struct Conversation<'a> {
     open: HashSet<u32>,
     stderr: Vec<u8>,
     last_heard: Instant,
+    last_listened: Instant,
     last_beat: Instant,
     deadline: Instant,
     ended: Option<u32>,
@@ -72,6 +73,7 @@ impl<'a> Conversation<'a> {
             open: HashSet::new(),
             stderr: Vec::new(),
             last_heard: now,
+            last_listened: now,
             last_beat: now,
             deadline: now + limit + GRACE,
             ended: None,
@@ -127,6 +129,10 @@ impl<'a> Conversation<'a> {
             if now >= until {
                 return Ok(None);
             }
+            if now.duration_since(self.last_listened) > BEAT_EVERY * 2 {
+                // We were busy elsewhere: that is our silence, not the host's.
+                self.last_heard = now;
+            }
             self.keep_alive(now)?;
             self.pump((until - now).min(BEAT_EVERY))?;
         }
@@ -179,6 +185,7 @@ impl<'a> Conversation<'a> {
 
     fn pump(&mut self, wait: Duration) -> Result<(), SourceError> {
         let heard = self.channel.poll(wait)?;
+        self.last_listened = Instant::now();
         if !heard.stdout.is_empty() || !heard.stderr.is_empty() {
             self.last_heard = Instant::now();
         }

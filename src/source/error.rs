@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::protocol::ProtocolError;
 use crate::remote::{Cause, CommandFailed, RemoteError};
+use crate::sql;
 
 /// What went wrong on a source host, for a whole conversation or for one request of it.
 #[derive(Debug, Error)]
@@ -57,6 +58,14 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// A request that the script answered with an error. Cell values that the database quoted are left out.
+    pub fn failed(host: &str, what: String, sqlstate: Option<&str>, message: &str) -> Self {
+        let cause = Cause::from_text(message, sqlstate);
+        let data = sqlstate.is_some_and(|state| state.starts_with("22"));
+        let message = if data { sql::without_values(message) } else { message.to_owned() };
+        Self::Failed { host: host.to_owned(), what, message, cause }
+    }
+
     /// Can the same thing succeed a moment later?
     pub fn can_retry(&self) -> bool {
         match self {

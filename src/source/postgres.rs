@@ -2,12 +2,14 @@
 //!
 //! It must run on everything from Greenplum 5 (PostgreSQL 8.3) on, on one line, inside `\copy (…) to …`.
 
+use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::names::TableName;
 use crate::sql;
 use crate::unit::Unit;
+use crate::window;
 
 /// A table of the source, as its catalog describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +63,11 @@ pub enum QueryError {
         /// Its type.
         type_name: String,
     },
+    /// A bound that is not midnight, for a column of days.
+    #[error(
+        "the window column is a date, and {0} is within a day: rows of that day that come later would be left out"
+    )]
+    WithinADay(String),
     /// A window bound does not exist in the inventory's zone.
     #[error("{0} is not a time in the inventory's zone")]
     NoSuchTime(String),
@@ -96,8 +103,9 @@ pub fn read_table_name(row: &str) -> Option<TableName> {
     TableName::new(fields.first()?.clone()?, fields.get(1)?.clone()?).ok()
 }
 
-/// Asks for the columns and the size of tables.
-pub fn describe_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
+/// Asks for the columns of tables, and, `with_sizes`, for their size. On PostgreSQL the size waits for a table
+/// that somebody holds in ACCESS EXCLUSIVE mode; everything else waits for nobody.
+pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bool) -> String {
     let wanted = tables
         .iter()
         .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
@@ -105,10 +113,12 @@ pub fn describe_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
         .join(", ");
     let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
     // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do.
-    let bytes = if facts.greenplum {
+    let bytes = if !with_sizes {
+        "CAST(NULL AS bigint)"
+    } else if facts.greenplum {
         "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass AND c.reltuples > 0 THEN c.relpages::bigint * 32768 END"
     } else {
-        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_relation_size(c.oid) END"
+        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_total_relation_size(c.oid) END"
     };
     format!(
         "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), {generated}, {bytes} \
@@ -156,8 +166,10 @@ pub fn export_query(
 /// How a window's bounds are written for its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WindowType {
-    /// Civil time, also for dates: midnight belongs to the window that it is in.
+    /// Civil time.
     Civil,
+    /// Days: a bound within one would leave out rows of that day that come later.
+    Date,
     /// An instant.
     Zoned,
 }
@@ -170,8 +182,9 @@ fn window_type(unit: &Unit, table: &SourceTable, name: &str) -> Result<WindowTyp
         .find(|column| column.name == name)
         .ok_or_else(|| QueryError::NoWindowColumn { column: name.to_owned(), table: shown() })?;
     let type_name = column.type_name.as_str();
-    if type_name == "date" || (type_name.starts_with("timestamp") && type_name.ends_with("without time zone"))
-    {
+    if type_name == "date" {
+        Ok(WindowType::Date)
+    } else if type_name.starts_with("timestamp") && type_name.ends_with("without time zone") {
         Ok(WindowType::Civil)
     } else if type_name.starts_with("timestamp") && type_name.ends_with("with time zone") {
         Ok(WindowType::Zoned)
@@ -189,10 +202,13 @@ fn bound(time: jiff::civil::DateTime, kind: WindowType, zone: &TimeZone) -> Resu
     match kind {
         WindowType::Civil => Ok(format!("CAST({} AS timestamp)", sql::literal(&civil))),
         WindowType::Zoned => {
-            let zoned = time.to_zoned(zone.clone()).map_err(|_| QueryError::NoSuchTime(civil))?;
-            let text = zoned.timestamp().to_string();
-            Ok(format!("CAST({} AS timestamptz)", sql::literal(&text)))
+            let instant = window::instant(time, zone).ok_or(QueryError::NoSuchTime(civil))?;
+            Ok(format!("CAST({} AS timestamptz)", sql::literal(&instant.to_string())))
         }
+        WindowType::Date if time.time() == Time::midnight() => {
+            Ok(format!("CAST({} AS date)", sql::literal(&time.date().to_string())))
+        }
+        WindowType::Date => Err(QueryError::WithinADay(civil)),
     }
 }
 

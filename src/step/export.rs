@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Stage, UnitFailure};
 use crate::inventory::Source;
-use crate::mount::{Exported, Manifest, Mount};
-use crate::remote::{Cause, Remote};
+use crate::mount::{Exported, Manifest, Mount, MountError};
+use crate::remote::Remote;
 use crate::source::{Conversation, Reply, Request, Script, SourceError};
 use crate::stop::Stop;
 use crate::unit::Unit;
@@ -86,6 +86,7 @@ pub fn export(
     ask_all(&mut talk, ground, attempt, orders);
     let began = Timestamp::now();
     let mut told_to_stop = false;
+    let mut late = Vec::new();
     loop {
         if ground.stop.asked() && !told_to_stop {
             told_to_stop = true;
@@ -96,18 +97,27 @@ pub fn export(
             Some(Reply::Done { no, rows, bytes, took, compressor }) => {
                 if let Some(order) = orders.get(no as usize) {
                     let published = Published { rows, bytes, took, compressor, began };
-                    report(order.index, prove(ground, order, published));
+                    match prove(ground, order, &published, Instant::now()) {
+                        // Waiting here would keep the script from hearing of us.
+                        Err(error) if error.may_be_late() => late.push((order, published)),
+                        seen => report(order.index, outcome(seen, took)),
+                    }
                 }
             }
             Some(Reply::Error { no, sqlstate, message, .. }) => {
                 if let Some(order) = orders.get(no as usize) {
                     report(
                         order.index,
-                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), message)),
+                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message)),
                     );
                 }
             }
             Some(Reply::End { code }) => {
+                let until = ground.mount.patience();
+                for (order, published) in late {
+                    let seen = prove(ground, order, &published, until);
+                    report(order.index, outcome(seen, published.took));
+                }
                 let unanswered = talk.unanswered().count();
                 let host = talk.host().to_owned();
                 log_stderr(&host, &talk.stderr());
@@ -187,13 +197,21 @@ struct Published {
     began: Timestamp,
 }
 
+fn outcome(seen: Result<Exported, MountError>, took: Duration) -> Outcome {
+    match seen {
+        Ok(exported) => Outcome::Exported { exported, took },
+        Err(error) => Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
+    }
+}
+
 /// Sees the file from here, and writes the manifest line.
-fn prove(ground: Ground<'_>, order: &Order<'_>, published: Published) -> Outcome {
-    let seen = ground.mount.open_published(&order.file, published.bytes);
-    let trailer = match seen {
-        Ok((_, trailer)) => trailer,
-        Err(error) => return Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
-    };
+fn prove(
+    ground: Ground<'_>,
+    order: &Order<'_>,
+    published: &Published,
+    until: Instant,
+) -> Result<Exported, MountError> {
+    let (_, trailer) = ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?;
     let exported =
         Exported { file: order.file.clone(), rows: published.rows, trailer, columns: order.columns.clone() };
     let line = json!({
@@ -215,24 +233,16 @@ fn prove(ground: Ground<'_>, order: &Order<'_>, published: Published) -> Outcome
         "ended": Timestamp::now().to_string(),
         "seconds": (published.took.as_secs_f64() * 100.0).round() / 100.0,
     });
-    let written = match ground.manifest.lock() {
-        Ok(mut manifest) => manifest.append(&line),
-        Err(poisoned) => poisoned.into_inner().append(&line),
-    };
-    match written {
-        Ok(()) => Outcome::Exported { exported, took: published.took },
-        Err(error) => Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
+    match ground.manifest.lock() {
+        Ok(mut manifest) => manifest.append(&line)?,
+        Err(poisoned) => poisoned.into_inner().append(&line)?,
     }
+    Ok(exported)
 }
 
-fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: String) -> UnitFailure {
-    let cause = Cause::from_text(&message, sqlstate);
-    let error = SourceError::Failed {
-        host: ground.source.host.clone(),
-        what: format!("exporting {}", order.unit.table),
-        message,
-        cause,
-    };
+fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: &str) -> UnitFailure {
+    let what = format!("exporting {}", order.unit.table);
+    let error = SourceError::failed(&ground.source.host, what, sqlstate, message);
     UnitFailure::of_source(Stage::Export, &error)
 }
 

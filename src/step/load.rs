@@ -9,11 +9,23 @@ use std::time::{Duration, Instant};
 use super::{Stage, UnitFailure};
 use crate::gzip::CheckedReader;
 use crate::mount::{Exported, Mount};
+use crate::stop::Stop;
 use crate::target::{Claim, CommitError, CopyError, Entry, Session, TargetError};
-use crate::unit::Unit;
+use crate::unit::{Unit, series};
 
 /// How many colliding keys of each kind are looked up.
 const KEYS_SHOWN: usize = 3;
+
+/// What a load stands on.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// The mount as the runner sees it.
+    pub mount: &'a Mount,
+    /// This run's id.
+    pub run: &'a str,
+    /// Says that the run is to stop.
+    pub stop: &'a Stop,
+}
 
 /// A unit with the proof that it was exported.
 #[derive(Debug, Clone, Copy)]
@@ -66,13 +78,13 @@ enum Inside {
 
 /// Loads a group of units of one source in one transaction. The session must be outside a transaction, and is
 /// of no more use after anything but [`Group::Answered`].
-pub fn load_group(session: &mut Session, mount: &Mount, run: &str, cargo: &[Cargo<'_>]) -> Group {
+pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]) -> Group {
     if let Err(error) = session.begin() {
         return Group::Dead(error);
     }
     let mut inside = Vec::with_capacity(cargo.len());
     for one in cargo {
-        match load_one(session, mount, run, one) {
+        match load_one(session, ground, one) {
             Ok(done) => inside.push(done),
             Err(error) => return Group::Dead(error),
         }
@@ -107,21 +119,19 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
 ///
 /// # Errors
 /// Where the session is of no more use, so that the whole group is to be taken back.
-fn load_one(
-    session: &mut Session,
-    mount: &Mount,
-    run: &str,
-    cargo: &Cargo<'_>,
-) -> Result<Inside, TargetError> {
+fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<Inside, TargetError> {
     let begin = Instant::now();
     session.savepoint()?;
-    let done = match session.claim(&cargo.unit.key, &entry(run, cargo)) {
+    let done = match session.claim(&cargo.unit.key, &entry(ground.run, cargo)) {
         Ok(Claim::AlreadyThere) => Ok(None),
-        Ok(Claim::Ours) => copy(session, mount, cargo).map(Some),
+        Ok(Claim::Ours) => match overlap(session, cargo)? {
+            None => copy(session, ground, cargo).map(Some),
+            Some(failure) => Err(NotLoaded::Failed(Box::new(failure))),
+        },
         Err(error) => Err(fatal_or_failed(error)?),
     };
     match done {
-        Ok(Some(rows)) => match session.complete(&cargo.unit.key, rows) {
+        Ok(Some(rows)) => match session.confirm(&cargo.unit.key, rows) {
             Ok(()) => {
                 session.release()?;
                 Ok(Inside::Copied(Loaded { rows, how: How::Now, took: begin.elapsed() }))
@@ -138,6 +148,28 @@ fn load_one(
         }
         Err(NotLoaded::SessionLost(error)) => Err(error),
     }
+}
+
+/// Rows of this window that are in the target by a window of other bounds. The plan leaves those out, as far as
+/// the ledger knows; this is for a ledger that was deleted, or a runner with another one.
+fn overlap(session: &mut Session, cargo: &Cargo<'_>) -> Result<Option<UnitFailure>, TargetError> {
+    let unit = cargo.unit;
+    let (Some(bounds), Some((own, _))) = (bounds(unit), series(&unit.key.id)) else { return Ok(None) };
+    let mut overlaps = session.overlapping(&unit.key, &unit.target.to_string(), &bounds)?;
+    overlaps.retain(|id| series(id).is_some_and(|(series, _)| series == own));
+    let Some(first) = overlaps.first() else { return Ok(None) };
+    let error = format!(
+        "its window overlaps what is loaded already: the load log holds {first}{}",
+        if overlaps.len() > 1 { format!(" and {} more", overlaps.len() - 1) } else { String::new() }
+    );
+    let remedy =
+        "run again: the ledger did not know of it and does now, and only what is missing will be moved";
+    Ok(Some(UnitFailure { overlaps, ..UnitFailure::new(Stage::Load, error, remedy) }))
+}
+
+/// A window's bounds, as the load log has them.
+fn bounds(unit: &Unit) -> Option<(String, String)> {
+    unit.window.map(|window| (window.start().to_string(), window.end().to_string()))
 }
 
 /// Why a unit's rows were not copied.
@@ -157,16 +189,16 @@ fn fatal_or_failed(error: TargetError) -> Result<NotLoaded, TargetError> {
 }
 
 /// Copies the rows and holds their number against what was exported.
-fn copy(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>) -> Result<u64, NotLoaded> {
+fn copy(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<u64, NotLoaded> {
     let failed = |failure: UnitFailure| NotLoaded::Failed(Box::new(failure));
-    let reader = reader(mount, cargo.exported).map_err(failed)?;
+    let reader = reader(ground, cargo.exported).map_err(failed)?;
     match session.copy(&cargo.unit.target, &cargo.exported.columns, reader) {
         Ok(rows) if rows == cargo.exported.rows => Ok(rows),
         Ok(rows) => Err(failed(UnitFailure::new(
             Stage::Load,
             format!(
                 "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
-                mount.path(&cargo.exported.file).display(),
+                ground.mount.path(&cargo.exported.file).display(),
                 cargo.exported.rows
             ),
             "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
@@ -181,9 +213,12 @@ fn copy(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>) -> Result<u64, 
     }
 }
 
-fn reader(mount: &Mount, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
-    let file = mount.open_exported(exported).map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    Ok(CheckedReader::new(file, &mount.path(&exported.file), &exported.trailer))
+fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
+    let file = ground
+        .mount
+        .open_exported(exported, ground.stop)
+        .map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
+    Ok(CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer))
 }
 
 fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
@@ -191,7 +226,7 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
     Entry {
         job: &unit.job,
         table: unit.target.to_string(),
-        window: unit.window.map(|window| (window.start().to_string(), window.end().to_string())),
+        window: bounds(unit),
         file: cargo.exported.file.display().to_string(),
         mode: "insert",
         exported: cargo.exported.rows,
@@ -202,9 +237,14 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
 
 /// Says which keys collide, for a unit that was rolled back on a unique constraint. The session must be outside
 /// a transaction; returns whether it is still of use.
-pub fn diagnose(session: &mut Session, mount: &Mount, cargo: &Cargo<'_>, failure: &mut UnitFailure) -> bool {
+pub fn diagnose(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    failure: &mut UnitFailure,
+) -> bool {
     let Some(constraint) = failure.constraint.clone() else { return true };
-    let Ok(reader) = reader(mount, cargo.exported) else { return true };
+    let Ok(reader) = reader(ground, cargo.exported) else { return true };
     let (table, columns) = (&cargo.unit.target, &cargo.exported.columns);
     match session.collisions(table, columns, &constraint, reader, KEYS_SHOWN) {
         Ok(found) => {

@@ -48,6 +48,8 @@ pub struct UnitFailure {
     pub can_retry: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
+    /// Units of the load log whose windows overlap this one's: the ledger did not know of them.
+    pub overlaps: Vec<String>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
     /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
@@ -63,6 +65,7 @@ impl UnitFailure {
             remedy: remedy.into(),
             can_retry: false,
             file_is_good: false,
+            overlaps: Vec::new(),
             constraint: None,
             keys: None,
         }

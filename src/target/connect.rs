@@ -3,14 +3,17 @@
 //! Several hosts in one URL are tried in their order, each with its own line of the password file.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use percent_encoding::percent_decode_str;
 use postgres::config::{Host, SslMode};
-use postgres::{Client, Config, NoTls};
+use postgres::{CancelToken, Client, Config, NoTls};
 use postgres_openssl::MakeTlsConnector;
 
 use super::error::TargetError;
@@ -81,30 +84,73 @@ impl Address {
         &self.shown
     }
 
-    /// Opens a session on the first host that takes one.
+    /// Opens a session on the first host that takes one; and what is needed to cancel its statements.
     ///
     /// # Errors
     /// [`TargetError::Connect`] with every host's own words.
-    pub fn connect(&self) -> Result<Client, TargetError> {
+    pub fn connect(&self) -> Result<(Client, Canceller), TargetError> {
         let mut refused = Vec::new();
         for config in &self.hosts {
             match self.connect_one(config) {
-                Ok(client) => return Ok(client),
+                Ok(connected) => return Ok(connected),
                 Err(why) => refused.push(format!("{}: {why}", place(config))),
             }
         }
         Err(TargetError::Connect { target: self.shown.clone(), why: refused.join("; ") })
     }
 
-    fn connect_one(&self, config: &Config) -> Result<Client, String> {
+    /// The library bounds the TCP connection alone, not a server that takes it and then says nothing. So the
+    /// attempt is made by a thread of its own, which is left behind when it takes too long.
+    fn connect_one(&self, config: &Config) -> Result<(Client, Canceller), String> {
         let socket = matches!(config.get_hosts().first(), Some(Host::Unix(_)));
-        if socket || self.tls.verify == TlsMode::Disable {
-            let mut plain = config.clone();
-            plain.ssl_mode(SslMode::Disable);
-            return plain.connect(NoTls).map_err(|error| deepest(&error));
+        let connector = if socket || self.tls.verify == TlsMode::Disable {
+            None
+        } else {
+            Some(self.tls.connector().map_err(|error| format!("TLS: {error}"))?)
+        };
+        let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        let (mut config, with) = (config.clone(), connector.clone());
+        let (tell, hear) = channel();
+        thread::spawn(move || {
+            let connected = match with {
+                Some(connector) => config.connect(connector),
+                None => config.ssl_mode(SslMode::Disable).connect(NoTls),
+            };
+            // Nobody listens any more where it took too long.
+            let _ = tell.send(connected.map_err(|error| deepest(&error)));
+        });
+        let client = match hear.recv_timeout(limit + Duration::from_secs(1)) {
+            Ok(connected) => connected?,
+            Err(_) => return Err(format!("no answer within {} s (connect_timeout)", limit.as_secs())),
+        };
+        let canceller = Canceller { token: client.cancel_token(), connector };
+        Ok((client, canceller))
+    }
+}
+
+/// Cancels what a session is doing, from another thread.
+#[derive(Clone)]
+pub struct Canceller {
+    token: CancelToken,
+    connector: Option<MakeTlsConnector>,
+}
+
+impl Canceller {
+    /// Asks the server to cancel the session's current statement, if it has one.
+    pub fn cancel(&self) {
+        let cancelled = match &self.connector {
+            Some(connector) => self.token.cancel_query(connector.clone()),
+            None => self.token.cancel_query(NoTls),
+        };
+        if let Err(error) = cancelled {
+            log::debug!("a statement could not be cancelled: {}", deepest(&error));
         }
-        let connector = self.tls.connector().map_err(|error| format!("TLS: {error}"))?;
-        config.connect(connector).map_err(|error| deepest(&error))
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
     }
 }
 
@@ -204,7 +250,11 @@ fn fill_in(config: &mut Config, variable: &impl Fn(&str) -> Option<String>) -> R
         let seconds = variable("PGCONNECT_TIMEOUT").and_then(|seconds| seconds.parse().ok());
         config.connect_timeout(seconds.map_or(CONNECT_TIMEOUT, Duration::from_secs));
     }
-    config.keepalives_idle(Duration::from_secs(60));
+    // A peer that is gone is noticed in half a minute, not in hours.
+    config.keepalives_idle(Duration::from_secs(15));
+    config.keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(30));
     Ok(())
 }
 
@@ -269,6 +319,15 @@ fn bare(config: &Config) -> Config {
     one.target_session_attrs(config.get_target_session_attrs());
     one.channel_binding(config.get_channel_binding());
     one.keepalives_idle(config.get_keepalives_idle());
+    if let Some(interval) = config.get_keepalives_interval() {
+        one.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        one.keepalives_retries(retries);
+    }
+    if let Some(timeout) = config.get_tcp_user_timeout() {
+        one.tcp_user_timeout(*timeout);
+    }
     if let Some(options) = config.get_options() {
         one.options(options);
     }

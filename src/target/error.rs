@@ -7,6 +7,7 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
+use crate::sql;
 
 /// What the target refused.
 #[derive(Debug, Error)]
@@ -93,6 +94,14 @@ impl TargetError {
         }
     }
 
+    /// Was no session to be had at all?
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } => false,
+        }
+    }
+
     /// Is it the rows that were refused, so that the same file would be refused again?
     pub fn blames_rows(&self) -> bool {
         self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
@@ -155,7 +164,7 @@ fn message(refused: &DbError) -> String {
     }
     let place =
         refused.where_().and_then(place_in_file).map(|place| format!(" at {place}")).unwrap_or_default();
-    format!("{}{place}", without_values(message))
+    format!("{}{place}", sql::without_values(message))
 }
 
 /// `line 7, column price` out of `COPY t, line 7, column price: "x"`.
@@ -163,16 +172,6 @@ fn place_in_file(context: &str) -> Option<&str> {
     let line = &context[context.find(", line ")? + 2..];
     let line = line.split('\n').next().unwrap_or(line);
     Some(line.find(": \"").map_or(line, |at| &line[..at]))
-}
-
-/// Everything between the first and the last double quote goes: a value may hold quotes of its own.
-fn without_values(message: &str) -> String {
-    match (message.find('"'), message.rfind('"')) {
-        (Some(first), Some(last)) if first < last => {
-            format!("{}\"…\"{}", &message[..first], &message[last + 1..])
-        }
-        _ => message.to_owned(),
-    }
 }
 
 /// Takes `  (seg0 127.0.0.1:6433 pid=21903)` off the end of a Greenplum message.
@@ -194,7 +193,7 @@ mod tests {
     #[test]
     fn values_are_left_out_and_places_are_kept() {
         assert_eq!(
-            without_values("invalid input syntax for type integer: \"a\"b\""),
+            sql::without_values("invalid input syntax for type integer: \"a\"b\""),
             "invalid input syntax for type integer: \"…\""
         );
         assert_eq!(

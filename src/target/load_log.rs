@@ -1,7 +1,9 @@
 //! The load log: one row per unit whose rows are in the target, committed with them.
 //!
 //! The row is claimed first, with source and unit as primary key, so that a second loader waits until the first
-//! has decided; and completed last, so that an aborted transaction is noticed before its COMMIT.
+//! has decided; and looked at last, so that an aborted transaction is noticed before its COMMIT. It is never
+//! updated: on Greenplum 5 and 6 an UPDATE locks the whole table, and loaders that stand side by side would
+//! deadlock on it.
 
 use std::collections::HashMap;
 
@@ -133,7 +135,8 @@ impl Session {
     pub fn claim(&mut self, key: &UnitKey, entry: &Entry<'_>) -> Result<Claim, TargetError> {
         let sql = format!(
             "INSERT INTO {} (source, unit, job, table_name, window_start, window_end, file, mode, rows_exported, \
-             digest, run) VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $10, $11)",
+             rows_loaded, digest, run) \
+             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $9, $10, $11)",
             self.log
         );
         let statement = self.prepared(&sql)?;
@@ -164,25 +167,49 @@ impl Session {
         }
     }
 
-    /// Completes a claimed unit: the last statement of its part of the transaction.
+    /// Sees that a claimed unit's row is there and says what was loaded: the last statement of its part of the
+    /// transaction.
     ///
     /// # Errors
-    /// [`TargetError`] where the row is not ours any more.
-    pub fn complete(&mut self, key: &UnitKey, loaded: u64) -> Result<(), TargetError> {
-        let sql = format!("UPDATE {} SET rows_loaded = $3 WHERE source = $1 AND unit = $2", self.log);
+    /// [`TargetError`] where it is not, so that the transaction cannot be trusted.
+    pub fn confirm(&mut self, key: &UnitKey, loaded: u64) -> Result<(), TargetError> {
+        let sql = format!("SELECT rows_loaded FROM {} WHERE source = $1 AND unit = $2", self.log);
         let statement = self.prepared(&sql)?;
-        let loaded = i64::try_from(loaded).unwrap_or(i64::MAX);
-        let updated = self
+        let rows = self
             .client
-            .execute(&statement, &[&key.source, &key.id, &loaded])
-            .map_err(|error| TargetError::of(&error, "complete a load log row"))?;
-        if updated == 1 {
-            return Ok(());
+            .query(&statement, &[&key.source, &key.id])
+            .map_err(|error| TargetError::of(&error, "confirm a load log row"))?;
+        match rows.as_slice() {
+            [row] if count(row.get(0)) == loaded => Ok(()),
+            _ => Err(TargetError::Lost {
+                doing: "confirm a load log row".into(),
+                why: "the row of this transaction is not there: it was not alive".into(),
+            }),
         }
-        Err(TargetError::Lost {
-            doing: "complete a load log row".into(),
-            why: format!("{updated} rows were updated, not 1: the transaction was not alive"),
-        })
+    }
+
+    /// Ids of units in the load log, of the same source and target table, whose windows overlap this one. Which
+    /// of them are of the same rows, the ids say ([`crate::unit::series`]).
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn overlapping(
+        &mut self,
+        key: &UnitKey,
+        table: &str,
+        window: &(String, String),
+    ) -> Result<Vec<String>, TargetError> {
+        let sql = format!(
+            "SELECT unit FROM {} WHERE source = $1 AND table_name = $2 AND unit <> $3 \
+             AND window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
+            self.log
+        );
+        let statement = self.prepared(&sql)?;
+        let rows = self
+            .client
+            .query(&statement, &[&key.source, &table, &key.id, &window.0, &window.1])
+            .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }
 

@@ -18,7 +18,7 @@ pub mod ready;
 
 pub use catalog::{Column, TargetTable};
 pub use collisions::Collisions;
-pub use connect::Address;
+pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::TargetError;
 pub use load_log::{Claim, Entry};
@@ -32,6 +32,7 @@ const PINNED: &str = "SET standard_conforming_strings = on; SET DateStyle = 'ISO
 /// One database session.
 pub struct Session {
     client: Client,
+    canceller: Canceller,
     prepared: HashMap<String, Statement>,
     log: String,
     facts: Facts,
@@ -54,7 +55,7 @@ impl Session {
     /// # Errors
     /// [`TargetError`].
     pub fn open(address: &Address, log_schema: &str) -> Result<Self, TargetError> {
-        let mut client = address.connect()?;
+        let (mut client, canceller) = address.connect()?;
         let of = |error: postgres::Error| TargetError::of(&error, "set up a session");
         client.batch_execute(PINNED).map_err(of)?;
         let row =
@@ -63,12 +64,23 @@ impl Session {
         let version = row.get::<_, String>(1).parse().unwrap_or(0);
         let greenplum = text.contains("Greenplum") || text.contains("Cloudberry");
         let log = format!("{}.load_log", crate::sql::ident(log_schema));
-        Ok(Self { client, prepared: HashMap::new(), log, facts: Facts { version, greenplum, text } })
+        Ok(Self {
+            client,
+            canceller,
+            prepared: HashMap::new(),
+            log,
+            facts: Facts { version, greenplum, text },
+        })
     }
 
     /// What the server is.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What another thread needs to cancel this session's statements.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// Begins a transaction.

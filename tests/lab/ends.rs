@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, Ran, lab, ran};
+use crate::support::{Case, Ran, Side, lab, ran};
 
 /// Waits for a fact.
 #[track_caller]
@@ -146,6 +146,52 @@ fn ctrl_c_ends_in_order_and_leaves_nothing() {
 }
 
 #[test]
+fn ctrl_c_ends_a_load_that_waits_for_a_lock() {
+    let mut case = Case::new("locked");
+    case.both("CREATE TABLE t (id int)");
+    case.source.batch_execute("INSERT INTO t VALUES (1)").unwrap();
+    case.inventory(&["{ table: public.t, window: none }"]);
+    let mut holder = Side::Target.connect(case.database());
+    holder.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
+    let child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    wait_for("the load waits", Duration::from_secs(20), || case.count(waiting) > 0);
+    let begin = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    ran(child.wait_with_output().unwrap()).expect(130);
+    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+    holder.batch_execute("ROLLBACK").unwrap();
+    // What was exported is still there to be loaded.
+    case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded, 1 row");
+}
+
+#[test]
+fn a_source_that_is_down_does_not_hold_up_another() {
+    let mut case = Case::new("two_sources");
+    case.both("CREATE TABLE t (id int)");
+    case.source.batch_execute("INSERT INTO t VALUES (1)").unwrap();
+    case.inventory(&["{ table: public.t, window: none }"]);
+    let path = case.path("inventory.yml");
+    let text = fs::read_to_string(&path).unwrap();
+    let down = "  down: { host: \"x@127.0.0.1:1\", engine: postgres, database: d }\njobs:\n  \
+                k: { source: down, tables: [ { tables: \"public.*\", window: none } ] }\n";
+    fs::write(&path, text.replace("jobs:\n", down)).unwrap();
+    case.gpferry(&["run"]).expect(3).says("1 of 1 unit loaded").says("127.0.0.1").says("could not be asked");
+    case.gpferry(&["run", "--job", "k"]).expect(12);
+}
+
+#[test]
+fn a_value_that_the_source_quotes_in_an_error_is_left_out() {
+    let mut case = Case::new("quoted");
+    case.source
+        .batch_execute("CREATE VIEW t AS SELECT v::int AS id FROM (VALUES ('1'), ('SECRETCELL')) x (v)")
+        .unwrap();
+    case.target.batch_execute("CREATE TABLE t (id int)").unwrap();
+    case.inventory(&["{ table: public.t, window: none }"]);
+    case.gpferry(&["run", "-vv"]).expect(3).says("invalid input syntax").silent_about("SECRETCELL");
+}
+
+#[test]
 fn a_runner_that_is_killed_leaves_nothing_on_the_host() {
     let mut case = Case::new("kill9");
     endless(&mut case);
@@ -214,6 +260,8 @@ fn an_unknown_host_key_is_refused_until_it_is_trusted() {
     let shown = with(&["trust", "s"]).stdout;
     let fingerprint = shown.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap().to_owned();
     with(&["trust", "s", "--fingerprint", &fingerprint]).expect(0).says("recorded");
+    // The others were compared by nobody.
+    assert_eq!(fs::read_to_string(&known).unwrap().lines().count(), 1);
     with(&["run"]).expect(0);
 }
 

@@ -40,14 +40,70 @@ fn windows_are_half_open_so_a_boundary_row_moves_once() {
              INSERT INTO t VALUES ('infinity', 'infinity', 'infinity')",
         )
         .unwrap();
-    for (column, rows) in [("at", 48), ("z", 48), ("d", 48)] {
+    for (column, length, units) in [("at", "4h", 6), ("z", "4h", 6), ("d", "1d", 1)] {
         case.target.batch_execute("TRUNCATE t; DROP SCHEMA IF EXISTS gpferry CASCADE").unwrap();
         let _ = std::fs::remove_file(case.path("inventory.ledger.sqlite"));
-        let table = format!("{{ table: public.t, window: {{ column: {column}, length: 4h }} }}");
+        let table = format!("{{ table: public.t, window: {{ column: {column}, length: {length} }} }}");
         case.inventory_with("", "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n", &[&table]);
-        case.gpferry(&["run"]).expect(0).says("6 of 6 units loaded");
-        assert_eq!(case.count("SELECT count(*) FROM t"), rows, "{column}");
+        case.gpferry(&["run"]).expect(0).says(
+            &format!("{units} of {units} UNITS loaded")
+                .replace("UNITS", if units == 1 { "unit" } else { "units" }),
+        );
+        assert_eq!(case.count("SELECT count(*) FROM t"), 48, "{column}");
     }
+}
+
+#[test]
+fn a_bound_within_a_day_is_refused_for_a_column_of_days() {
+    let mut case = Case::new("days");
+    case.both("CREATE TABLE t (d date)");
+    let table = "{ table: public.t, window: { column: d, length: 4h } }";
+    case.inventory_with("", "    from: 2021-08-10\n    until: 2021-08-10 12:00\n", &[table]);
+    case.gpferry(&["run"]).expect(3).says("is within a day");
+}
+
+#[test]
+fn windows_of_other_bounds_move_only_what_is_missing() {
+    let mut case = Case::new("bounds");
+    // No key: what is moved twice is there twice.
+    case.both("CREATE TABLE t (at timestamp)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT generate_series(timestamp '2021-08-10', '2021-08-10 23:59', '10 minutes')",
+        )
+        .unwrap();
+    let inventory = |length: &str| {
+        let table = format!("{{ table: public.t, window: {{ column: at, length: {length} }} }}");
+        case.inventory_with("", "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n", &[&table]);
+    };
+    inventory("4h");
+    case.gpferry(&["run", "--until", "2021-08-10 06:00"]).expect(0).says("2 of 2 units loaded, 36 rows");
+    inventory("5h");
+    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("36 rows");
+    // Without the ledger the load log is asked, before a row goes in.
+    std::fs::remove_file(case.path("inventory.ledger.sqlite")).unwrap();
+    inventory("8h");
+    case.gpferry(&["run"]).expect(3).says("overlaps what is loaded already");
+    case.gpferry(&["run"]).expect(0);
+    case.assert_same("SELECT * FROM t ORDER BY at");
+}
+
+#[test]
+fn another_target_is_loaded_from_the_start() {
+    let mut case = Case::new("retarget");
+    case.both("CREATE TABLE t (id int)");
+    case.source.batch_execute("INSERT INTO t VALUES (1)").unwrap();
+    case.inventory(&["{ table: public.t, window: none }"]);
+    case.gpferry(&["run"]).expect(0);
+    let mut other = Case::new("retarget_other");
+    other.both("CREATE TABLE t (id int)");
+    let (port, name) = (crate::support::lab().get("LAB_TARGET_PORT"), case.database().to_owned());
+    let url = |database: &str| format!("127.0.0.1:{port}/{database}");
+    case.edit_inventory(&url(&name), &url(other.database()));
+    case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded, 1 row");
+    assert_eq!(other.count("SELECT count(*) FROM t"), 1);
+    case.edit_inventory(&url(other.database()), &url(&name));
+    case.gpferry(&["run"]).expect(0).says("1 already there");
 }
 
 #[test]
@@ -178,6 +234,7 @@ const AWKWARD: &[(&str, &str, &str)] = &[
         "VALUES (1, '2', '3', '4', '5')",
     ),
     ("we^ird'; drop table x; --", "(id int)", "VALUES (1)"),
+    ("x$y$z $$ ) to program 'x'", "(\"$a$\" int)", "VALUES (1)"),
     ("表", "(列 text)", "VALUES ('値')"),
 ];
 

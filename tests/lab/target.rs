@@ -78,6 +78,20 @@ fn the_next_host_of_a_url_is_tried() {
 }
 
 #[test]
+fn a_server_that_takes_the_connection_and_says_nothing_costs_its_timeout() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().port();
+    let case = case("silent", |database| {
+        format!("postgresql://loader@127.0.0.1:{silent},127.0.0.1:{}/{database}?connect_timeout=2", port())
+    });
+    let begin = std::time::Instant::now();
+    with(&case, &[]).expect(0);
+    case.edit_inventory(&format!("127.0.0.1:{}/", port()), "127.0.0.1:2/");
+    with(&case, &[]).expect(14).says("no answer within 2 s");
+    assert!(begin.elapsed().as_secs() < 30, "it took {:?}", begin.elapsed());
+}
+
+#[test]
 fn a_unix_socket_is_a_host_and_the_application_has_a_name() {
     let mut case = case("socket", |database| {
         let socket = lab().get("LAB_TARGET_SOCKET").replace('/', "%2F");

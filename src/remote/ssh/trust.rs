@@ -124,14 +124,14 @@ impl Offer {
         Ok(())
     }
 
-    /// Appends the keys that are not known yet to a known_hosts file, and says which those were.
+    /// Appends the keys that are not known yet, and `wanted`, to a known_hosts file, and says which those were.
     ///
     /// # Errors
     /// As [`Offer::check`]; then nothing is written. Otherwise why the file could not be written.
-    pub fn record(&self) -> Result<Vec<&OfferedKey>, RemoteError> {
+    pub fn record(&self, wanted: impl Fn(&OfferedKey) -> bool) -> Result<Vec<&OfferedKey>, RemoteError> {
         self.check()?;
-        let new: Vec<&OfferedKey> =
-            self.keys.iter().filter(|key| matches!(key.verdict, Verdict::Unknown { .. })).collect();
+        let unknown = |key: &&OfferedKey| matches!(key.verdict, Verdict::Unknown { .. });
+        let new: Vec<&OfferedKey> = self.keys.iter().filter(unknown).filter(|key| wanted(key)).collect();
         let lines: String =
             new.iter().map(|key| format!("{} {} {}\n", self.name(), key.kind, key.base64)).collect();
         let here = |file: &Path, source| RemoteError::Here {

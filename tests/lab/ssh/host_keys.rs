@@ -120,7 +120,7 @@ fn trust_shows_every_key_records_it_and_then_connecting_works() {
     }
     assert!(!sshd.at("home").exists(), "asking has recorded something");
 
-    assert_eq!(offer.record().unwrap().len(), 3);
+    assert_eq!(offer.record(|_| true).unwrap().len(), 3);
     let mode = |name: &str| fs::metadata(sshd.at(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("home/.ssh"), mode("home/.ssh/known_hosts")), (0o700, 0o600));
     let text = fs::read_to_string(sshd.at("home/.ssh/known_hosts")).unwrap();
@@ -129,7 +129,7 @@ fn trust_shows_every_key_records_it_and_then_connecting_works() {
 
     let again = trust::offered_keys(&options, &lab()).unwrap();
     assert!(again.keys.iter().all(|key| key.verdict == Verdict::Known), "{again:?}");
-    assert!(again.record().unwrap().is_empty());
+    assert!(again.record(|_| true).unwrap().is_empty());
     assert_eq!(fs::read_to_string(sshd.at("home/.ssh/known_hosts")).unwrap(), text);
 }
 
@@ -137,7 +137,7 @@ fn trust_shows_every_key_records_it_and_then_connecting_works() {
 fn trust_ends_an_unfinished_last_line_before_it_appends() {
     let sshd = Sshd::with(&["ed25519"], "");
     fs::write(sshd.at("known_hosts"), "gp9 ssh-ed25519 AAAA").unwrap();
-    trust::offered_keys(&sshd.options(""), &lab()).unwrap().record().unwrap();
+    trust::offered_keys(&sshd.options(""), &lab()).unwrap().record(|_| true).unwrap();
     let text = fs::read_to_string(sshd.at("known_hosts")).unwrap();
     let expected = format!("gp9 ssh-ed25519 AAAA\n[127.0.0.1]:{} {}\n", sshd.port, sshd.host_key("ed25519"));
     assert_eq!(text, expected);
@@ -150,7 +150,7 @@ fn trust_never_replaces_a_key() {
     let other = fs::read_to_string(other.with_extension("pub")).unwrap();
     let text = format!("[127.0.0.1]:{} {other}", sshd.port);
     fs::write(sshd.at("known_hosts"), &text).unwrap();
-    let error = trust::offered_keys(&sshd.options(""), &lab()).unwrap().record().unwrap_err();
+    let error = trust::offered_keys(&sshd.options(""), &lab()).unwrap().record(|_| true).unwrap_err();
     assert!(matches!(error, RemoteError::HostKeyChanged(_)), "{error}");
     assert_eq!(fs::read_to_string(sshd.at("known_hosts")).unwrap(), text);
 }
