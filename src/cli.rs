@@ -68,14 +68,16 @@ pub enum Format {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Is every host, path, user, script and database ready? Changes nothing
+    Preflight(Look),
     /// Show what `run` would do now; touches nothing
     Plan(Select),
     /// Export and load every unit that is due; resumes what an earlier run left
-    Run(Select),
+    Run(Moves),
     /// The first half of `run`: files on the mount, nothing loaded
-    Export(Select),
+    Export(Moves),
     /// The second half of `run`: loads what `export` left on the mount
-    Load(Select),
+    Load(Moves),
     /// Per job and table: how far, how much, what failed and what to do
     Status(Narrow),
     /// Show a host's keys, and record them once you have compared them
@@ -102,6 +104,48 @@ pub struct Select {
     /// At most so many units
     #[arg(long, value_name = "N")]
     pub max_units: Option<usize>,
+}
+
+/// Which units are moved, and how the run begins.
+#[derive(Debug, Clone, Args)]
+pub struct Moves {
+    #[command(flatten)]
+    /// Which units.
+    pub select: Select,
+    /// Start without looking first whether the mount can be used
+    #[arg(long)]
+    pub no_preflight: bool,
+}
+
+/// What preflight looks at.
+#[derive(Debug, Clone, Args)]
+pub struct Look {
+    #[command(flatten)]
+    /// Which jobs and tables.
+    pub narrow: Narrow,
+    /// Only hosts of this name, as in the inventory; a glob, may be given more than once
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    pub host: Vec<Glob>,
+    /// Only this part; may be given more than once
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<Part>,
+}
+
+/// A part of preflight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Reaching the hosts.
+    Reach,
+    /// What is on the hosts.
+    Host,
+    /// The shared directory, on the runner and on every host.
+    Mount,
+    /// Scripts that people have already.
+    Script,
+    /// The source databases.
+    Source,
+    /// The target.
+    Target,
 }
 
 /// Which jobs and tables.

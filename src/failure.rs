@@ -8,6 +8,7 @@ use crate::ledger::LedgerError;
 use crate::mount::MountError;
 use crate::remote::RemoteError;
 use crate::source::SourceError;
+use crate::step::preflight::Check;
 use crate::target::TargetError;
 
 /// Why a command could not do its work at all. A unit that failed is not one of these.
@@ -36,6 +37,9 @@ pub enum Failure {
         /// What went wrong.
         error: SourceError,
     },
+    /// What a run looked at before it started must be mended first. Never empty.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  and "))]
+    Preflight(Vec<Check>),
     /// Something on the command line does not fit the inventory.
     #[error("{what}")]
     Usage {
@@ -62,7 +66,7 @@ impl Failure {
             Self::Ledger(LedgerError::JobHeld { .. }) => Exit::JobHeld,
             Self::Ledger(_) => Exit::Ledger,
             Self::Target(_) => Exit::Target,
-            Self::Mount(_) => Exit::Preflight,
+            Self::Mount(_) | Self::Preflight(_) => Exit::Preflight,
             Self::Remote(_) => Exit::Unreachable,
             Self::Source { error, .. } if error.is_unreachable() => Exit::Unreachable,
             Self::Source { .. } => Exit::Preflight,
@@ -81,6 +85,10 @@ impl Failure {
             Self::Mount(error) => Some(error.remedy()),
             Self::Remote(error) => Some(error.remedy()),
             Self::Source { error, .. } => Some(error.remedy()),
+            Self::Preflight(checks) => {
+                let remedies: Vec<&str> = checks.iter().filter_map(|check| check.remedy.as_deref()).collect();
+                Some(format!("{} (--no-preflight starts all the same)", remedies.join("; ")))
+            }
             Self::Usage { remedy, .. } => Some(remedy.clone()),
             Self::Unforeseen(_) => None,
         }

@@ -333,7 +333,7 @@ fn subtract(window: Window, covered: &[Window]) -> Vec<Window> {
 }
 
 /// The tables that an entry means, in the catalog's order.
-fn resolve(entry: &TableEntry, catalog: &[TableName]) -> Vec<TableName> {
+pub(crate) fn resolve(entry: &TableEntry, catalog: &[TableName]) -> Vec<TableName> {
     match &entry.what {
         TableSelector::One(table) => vec![table.clone()],
         TableSelector::Glob { schema, table } => match (matcher(schema), matcher(table)) {
@@ -352,11 +352,11 @@ fn matcher(glob: &str) -> Option<GlobMatcher> {
     Glob::new(glob).ok().map(|glob| glob.compile_matcher())
 }
 
-fn matches(globs: &[Glob], text: &str) -> bool {
+pub(crate) fn matches(globs: &[Glob], text: &str) -> bool {
     globs.iter().any(|glob| glob.compile_matcher().is_match(text))
 }
 
-fn describe(what: &TableSelector) -> String {
+pub(crate) fn describe(what: &TableSelector) -> String {
     match what {
         TableSelector::One(table) => table.to_string(),
         TableSelector::Glob { schema, table } => format!("{schema}.{table}"),

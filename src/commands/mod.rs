@@ -21,6 +21,7 @@ use crate::target::Address;
 use crate::unit::UnitKey;
 
 mod explain;
+mod preflight;
 mod run;
 mod status;
 mod trust;
@@ -33,9 +34,10 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let common = &cli.common;
     match &cli.command {
         Command::Plan(select) => show_plan(common, select),
-        Command::Run(select) => run::run(common, select, crate::engine::Halves::Both, screen),
-        Command::Export(select) => run::run(common, select, crate::engine::Halves::Export, screen),
-        Command::Load(select) => run::run(common, select, crate::engine::Halves::Load, screen),
+        Command::Preflight(look) => preflight::preflight(common, look),
+        Command::Run(moves) => run::run(common, moves, crate::engine::Halves::Both, screen),
+        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, screen),
+        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),

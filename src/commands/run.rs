@@ -9,7 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::{ledger_path, make_plan, pool, print, print_json, selection, width};
-use crate::cli::{Common, Format, Select};
+use crate::cli::{Common, Format, Moves};
 use crate::engine::{Ground, Halves, Outcome, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,6 +21,7 @@ use crate::plan::{Known, Plan, Selection, selects};
 use crate::progress::{Progress, Screen};
 use crate::report::run::{Totals, json, text};
 use crate::source::SourceError;
+use crate::step::preflight::{Verdict, cheap};
 use crate::stop::Stop;
 use crate::target::Address;
 use crate::unit::UnitKey;
@@ -29,16 +30,11 @@ use crate::unit::UnitKey;
 ///
 /// # Errors
 /// [`Failure`] where that could not be done at all.
-pub(super) fn run(
-    common: &Common,
-    select: &Select,
-    halves: Halves,
-    screen: &Screen,
-) -> Result<Exit, Failure> {
+pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Screen) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
     let inventory = inventory::load(&common.inventory)?;
-    let selection = selection(&inventory, select)?;
+    let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let started_at = Timestamp::now();
     let path = ledger_path(common);
@@ -52,12 +48,16 @@ pub(super) fn run(
     let (mut plan, unlisted) = make_plan(&inventory, &wanted, &known, &pool, &stop, started_at)?;
     if halves == Halves::Load {
         plan.units.retain(|unit| known.get(&unit.key) == Some(&Known::Exported));
-        plan.units.truncate(select.max_units.unwrap_or(usize::MAX));
+        plan.units.truncate(moves.select.max_units.unwrap_or(usize::MAX));
     }
-    drop(known);
     for (name, error) in &unlisted {
         log::error!("source {name}: {error} (try: {})", error.remedy());
     }
+    if !moves.no_preflight && !plan.units.is_empty() {
+        let exports = |unit: &crate::unit::Unit| known.get(&unit.key) != Some(&Known::Exported);
+        refuse(&inventory, halves != Halves::Load && plan.units.iter().any(exports))?;
+    }
+    drop(known);
     let mount = Mount::open(&inventory.mount)?;
     let run = Run {
         id: run_id(started_at),
@@ -88,6 +88,15 @@ pub(super) fn run(
         Format::Json => print_json(&json(&run.id, &plan, &outcome, begin.elapsed(), exit.code()))?,
     }
     Ok(exit)
+}
+
+/// Does not start what would certainly fail: the cheap part of preflight.
+fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
+    let failed = cheap::checks(&inventory.mount, exports).into_iter();
+    match failed.filter(|check| check.verdict == Verdict::Fail).collect::<Vec<_>>() {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(Failure::Preflight(failed)),
+    }
 }
 
 /// What a ledger knows, without making one where there is none.
@@ -135,7 +144,7 @@ fn word(halves: Halves) -> &'static str {
 }
 
 /// Start time and four random digits: sorts by time, and two runs of one second differ.
-fn run_id(now: Timestamp) -> String {
+pub(super) fn run_id(now: Timestamp) -> String {
     let mut bytes = [0; 2];
     // Without random numbers the job locks still keep runs of one ledger apart.
     let _ = openssl::rand::rand_bytes(&mut bytes);

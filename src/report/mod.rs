@@ -3,6 +3,7 @@
 pub mod explain;
 pub mod failure;
 pub mod plan;
+pub mod preflight;
 pub mod run;
 pub mod status;
 

@@ -59,6 +59,9 @@ impl<'a> Conversation<'a> {
         let host = remote.host().to_owned();
         let nonce = nonce();
         let mut channel = remote.exec(&script.start_command(verb))?;
+        if let Some(text) = script.preamble() {
+            channel.send(text.as_bytes());
+        }
         channel.send(hello(&nonce, HEARTBEAT, limit).as_bytes());
         let now = Instant::now();
         let mut conversation = Self {
@@ -252,7 +255,7 @@ impl Channel for Gone {
 }
 
 /// Unguessable by what a login shell prints, and by an earlier run.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     let mut bytes = [0; 12];
     openssl::rand::rand_bytes(&mut bytes).expect("the system has random numbers");
     bytes.iter().fold("gpf".to_owned(), |mut hex, byte| {

@@ -3,10 +3,13 @@
 mod conversation;
 mod error;
 pub mod postgres;
+pub mod probe;
 pub mod protocol;
+pub mod ready;
 mod script;
 
 pub use conversation::Conversation;
 pub use error::SourceError;
+pub use probe::Probe;
 pub use protocol::{Reply, Request};
 pub use script::Script;

@@ -15,6 +15,24 @@ use crate::remote::{Channel, CommandFailed, Ending, Remote, Status};
 /// Serves Greenplum and PostgreSQL.
 const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
 
+/// Ends a script that is sent over stdin.
+const END_OF_SCRIPT: &str = "#gpferry: end of script";
+
+/// Reads a script from stdin into `$s`, line by line: `read` takes no byte of what follows, which `sh -s` may.
+/// No line break is in it, and `!` only before `=`, since csh as login shell would stumble over others.
+const READ_SCRIPT: &str = "n=$(printf \"\\nx\"); n=${n%x}; s=; \
+     while IFS= read -r l && [ \"$l\" != \"#gpferry: end of script\" ]; do s=\"$s$l$n\"; done";
+
+/// The command that runs a script which comes over stdin, in the shell that every host has.
+pub(super) fn piped_command() -> String {
+    format!("exec sh -c 'echo; {READ_SCRIPT}; eval \"$s\"'")
+}
+
+/// A script as [`piped_command`] reads it.
+pub(super) fn piped_text(text: &str) -> String {
+    format!("{text}\n{END_OF_SCRIPT}\n")
+}
+
 /// What the commands print where the script is in its place, and where it is not.
 const PRESENT: &str = "gpferry-script-present";
 const MISSING: &str = "gpferry-script-missing";
@@ -28,6 +46,8 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(60);
 pub struct Script {
     text: &'static str,
     digest: String,
+    /// Sent along with every conversation instead of being installed.
+    piped: bool,
 }
 
 impl Script {
@@ -38,7 +58,18 @@ impl Script {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Self { text: GREENPLUM, digest }
+        Self { text: GREENPLUM, digest, piped: false }
+    }
+
+    /// The same, sent along with every conversation: nothing is put on the host, and [`Script::ensure`] is not
+    /// needed.
+    pub fn greenplum_piped() -> Self {
+        Self { piped: true, ..Self::greenplum() }
+    }
+
+    /// What goes to stdin before the conversation.
+    pub(super) fn preamble(&self) -> Option<String> {
+        self.piped.then(|| piped_text(self.text))
     }
 
     /// SHA-256 of its text, in hex.
@@ -48,6 +79,12 @@ impl Script {
 
     /// The command that starts it with a verb of ours.
     pub(super) fn start_command(&self, verb: &'static str) -> String {
+        if self.piped {
+            // With -c, bash under sshd reads .bashrc, whose output would stand before ours and whose input is ours.
+            return format!(
+                "exec sh -c 'echo; {READ_SCRIPT}; exec bash --norc -c \"$s\" greenplum.sh {verb}'"
+            );
+        }
         format!("exec sh -c 'echo; exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
     }
 

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod export;
 pub mod load;
+pub mod preflight;
 
 use crate::gzip::GzipError;
 use crate::mount::MountError;

@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// The unquoted schema and table, as the catalog holds them.
-    fn log_parts(&self) -> (String, String) {
+    pub(super) fn log_parts(&self) -> (String, String) {
         let schema = self.log.trim_end_matches(".load_log").trim_matches('"').replace("\"\"", "\"");
         (schema, "load_log".to_owned())
     }

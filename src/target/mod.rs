@@ -14,6 +14,7 @@ mod copy;
 mod error;
 mod load_log;
 mod passfile;
+pub mod ready;
 
 pub use catalog::{Column, TargetTable};
 pub use collisions::Collisions;

@@ -3,6 +3,13 @@
 #
 #   lab.sh install                    the packages, and nothing else
 #   lab.sh up DIR [--owner PID]       starts it; with --owner it goes when that process does
+#   lab.sh host DIR NAME [OPTION …]   adds a host to a running lab, and prints how it is reached; goes with the lab
+#       --users "NAME:UID:GID …"      whom it lets in; default: gpadmin with the mount's numbers
+#       --without TOOL[,TOOL]         programs that are not there
+#       --mount KIND                  shared (default), readonly, full, other, none, hangs
+#       --below DIR                   a directory that `full`, `other` and `none` have at the mount's place
+#       --noexec-home                 homes are mounted noexec
+#       --squash                      root has no power over others' files, as behind an export with root_squash
 #   lab.sh down DIR                   stops exactly what `up` started, and removes DIR's lab
 #
 # No containers: each host is an sshd in a mount namespace of its own, with its own /etc/passwd (so one user can
@@ -77,14 +84,16 @@ host() {
     chmod 755 "$root" "$root/etc" "$root/home" "$root/run"
     # The whole of /etc, not files of it: a file that is bound here goes when the machine's own is replaced.
     cp -a /etc/. "$root/etc/" 2>/dev/null || true
-    grep -vE '^(gpadmin|user1|sshd):' /etc/passwd >"$root/etc/passwd"
+    local ours='gpadmin|user1|sshd'
+    for rest in $users; do ours="$ours|${rest%%:*}"; done
+    grep -vE "^($ours):" /etc/passwd >"$root/etc/passwd"
     grep -vE '^(gpadmin|user1):' /etc/group >"$root/etc/group"
     printf 'sshd:x:106:65534::/run/sshd:/usr/sbin/nologin\n' >>"$root/etc/passwd"
-    sed 's/^\([^:]*\):[^:]*/\1:*/' /etc/passwd | awk -F: '{ print $1 ":*:19000:0:99999:7:::" }' >"$root/etc/shadow"
+    sed 's/^\([^:]*\):[^:]*/\1:*/' "$root/etc/passwd" | awk -F: '{ print $1 ":*:19000:0:99999:7:::" }' >"$root/etc/shadow"
     local uid gid
     for rest in $users; do
         IFS=: read -r user uid gid <<<"$rest"
-        printf '%s:x:%s:%s::/home/%s:/bin/bash\n' "$user" "$uid" "$gid" "$user" >>"$root/etc/passwd"
+        printf '%s:x:%s:%s::/home/%s:%s\n' "$user" "$uid" "$gid" "$user" "${host_shell:-/bin/bash}" >>"$root/etc/passwd"
         printf '%s:x:%s:\n' "$user" "$gid" >>"$root/etc/group"
         printf '%s:*:19000:0:99999:7:::\n' "$user" >>"$root/etc/shadow"
         mkdir -p "$root/home/$user/.ssh"
@@ -92,7 +101,7 @@ host() {
         chmod 700 "$root/home/$user" "$root/home/$user/.ssh"
         chown -R "$uid:$gid" "$root/home/$user"
     done
-    for user in ed25519 ecdsa rsa; do
+    for user in ${host_keys:-ed25519 ecdsa rsa}; do
         ssh-keygen -q -t "$user" -N '' -C "lab-$name" -f "$root/ssh_host_${user}_key"
     done
     local try
@@ -132,6 +141,8 @@ PrintMotd no
 MaxStartups 100
 Subsystem sftp internal-sftp
 CONFIG
+    export host_mount=${host_mount:-} host_below=${host_below:-} host_noexec=${host_noexec:-}
+    export host_without=${host_without:-} host_squash=${host_squash:-}
     # In the namespace: the host's own /etc files and homes, and the mount at its own path. /run is its own too,
     # with this host's directory in it, so that DIR may lie below anything that is covered.
     setsid unshare --mount --propagation private bash -c '
@@ -148,9 +159,38 @@ CONFIG
         top=/$(printf %s "$mountpoint" | cut -d/ -f2)
         mount -t tmpfs -o mode=755 tmpfs "$top"
         mkdir -p "$mountpoint"
-        mount --bind /run/shared "$mountpoint"
+        own() {
+            mkdir -p "$mountpoint/$host_below/file2GP"
+            for each in "$mountpoint" "$mountpoint/$host_below" "$mountpoint/$host_below/file2GP"; do
+                chown --reference=/run/shared "$each"
+                chmod 2770 "$each"
+            done
+        }
+        case $host_mount in
+            readonly) mount --bind /run/shared "$mountpoint"; mount -o remount,ro,bind "$mountpoint" ;;
+            full)
+                mount -t tmpfs -o size=64k tmpfs "$mountpoint"
+                own
+                cat /dev/zero >"$mountpoint/filler" 2>/dev/null || true ;;
+            other) mkdir /run/host/other; mount --bind /run/host/other "$mountpoint"; own ;;
+            none) mkdir -p "$mountpoint/$host_below" ;;
+            # A file system whose server never answers. Somebody must hold it; it goes with the namespace.
+            hangs)
+                exec 7<>/dev/fuse
+                mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0,allow_other dead:/export "$mountpoint"
+                sleep infinity >/dev/null 2>&1 3<&- 4<&- &
+                exec 7>&- ;;
+            *) mount --bind /run/shared "$mountpoint" ;;
+        esac
+        [ -z "$host_noexec" ] || mount -o remount,bind,noexec /home
+        for tool in ${host_without//,/ }; do
+            found=$(readlink -f "$(command -v "$tool")")
+            mount --bind /dev/null "$found"
+        done
         exec 3<&- 4<&-
-        exec /usr/sbin/sshd -D -e -f /run/host/sshd_config
+        keep=()
+        [ -z "$host_squash" ] || keep=(setpriv --bounding-set -dac_override,-dac_read_search,-fowner,-chown)
+        exec "${keep[@]}" /usr/sbin/sshd -D -e -f /run/host/sshd_config
     ' lab-host "$root" "$dir/mount" "$mountpoint" >>"$root/sshd.log" 2>&1 </dev/null &
     record $! "sshd-$name"
 }
@@ -161,6 +201,30 @@ sshd_answers() {
     read -r -t 2 banner <&3 || { exec 3>&-; return 1; }
     exec 3>&-
     [[ $banner == SSH-2.0-* ]]
+}
+
+# more_host NAME OPTION…: one more host in a running lab
+more_host() {
+    local name=$1 users
+    users="gpadmin:$(stat -c %u:%g "$dir/mount")"
+    shift
+    host_keys=ed25519
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --users) users=$2 && shift ;;
+        --without) host_without=$2 && shift ;;
+        --mount) host_mount=$2 && shift ;;
+        --below) host_below=$2 && shift ;;
+        --noexec-home) host_noexec=yes ;;
+        --squash) host_squash=yes ;;
+        *) die "host: $1?" ;;
+        esac
+        shift
+    done
+    case ",${host_without:-}," in *,bash,*) host_shell=/bin/sh ;; esac
+    host "$name" /mnt/dataTransfer "$users"
+    local port=port_$name
+    printf 'LAB_HOST=gp-%s\nLAB_PORT=%s\nLAB_HOST_MOUNT=/mnt/dataTransfer\n' "$name" "${!port}"
 }
 
 # ---------------------------------------------------------------- databases
@@ -343,6 +407,14 @@ up)
     dir=$2 owner=
     [ "${3:-}" != --owner ] || owner=$4
     up
+    ;;
+host)
+    [ -n "${3:-}" ] || die "host needs a directory and a name"
+    as_root "$@"
+    dir=$(cd "$2" && pwd -P)
+    [ -e "$dir/lab.env" ] || die "no lab runs in $dir"
+    shift 2
+    more_host "$@"
     ;;
 down)
     [ -n "${2:-}" ] || die "down needs a directory"

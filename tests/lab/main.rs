@@ -5,6 +5,7 @@
 mod commit;
 mod ends;
 mod moves;
+mod preflight;
 mod refuses;
 mod ssh;
 mod support;

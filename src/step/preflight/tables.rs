@@ -1,0 +1,344 @@
+//! Databases and tables on both sides. Pure.
+
+use std::collections::HashSet;
+
+use super::types::{Fit, fit};
+use super::visit::{SourceFound, TargetFound};
+use super::{Check, SourceVisit, TargetVisit, Wanted};
+use crate::inventory::Engine;
+use crate::source::SourceError;
+use crate::source::ready::{ReadyColumn as SourceColumn, ReadyTable as SourceTable};
+use crate::sql;
+use crate::target::ready::{LogAccess, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
+
+/// A source's database and its tables.
+pub(super) fn source(visit: &SourceVisit) -> Vec<Check> {
+    let (id, name) = ("source.database", &visit.name);
+    match visit.engine {
+        Engine::Greenplum | Engine::Postgres => {}
+        Engine::Mysql | Engine::Tdengine => {
+            return vec![Check::skipped(id, name, "preflight does not speak with this engine yet")];
+        }
+    }
+    match &visit.found {
+        None => Vec::new(),
+        // Said under `reach` or `host` already.
+        Some(Err(error @ (SourceError::Remote(_) | SourceError::Command(_)))) => {
+            vec![Check::skipped(id, name, error.to_string())]
+        }
+        Some(Err(error @ SourceError::Failed { cause, .. })) => {
+            vec![Check::fail(id, name, error.to_string(), cause.remedy())]
+        }
+        Some(Err(
+            error @ (SourceError::Protocol { .. } | SourceError::Silent { .. } | SourceError::GivenUp { .. }),
+        )) => {
+            vec![Check::fail(id, name, error.to_string(), error.remedy())]
+        }
+        Some(Ok(found)) => {
+            let server = found.server.text.split(" on ").next().unwrap_or(&found.server.text);
+            let mut checks =
+                vec![Check::ok(id, name, format!("{}: {server}, {}", visit.database, found.server.encoding))];
+            for glob in &visit.unmatched {
+                let remedy = "correct the pattern in the inventory, or the source's `database`";
+                checks.push(Check::warn(
+                    "source.table",
+                    format!("{name} {glob}"),
+                    "no table of the source matches",
+                    remedy,
+                ));
+            }
+            checks.extend(visit.wanted.iter().flat_map(|wanted| source_table(visit, found, wanted)));
+            checks
+        }
+    }
+}
+
+fn source_table(visit: &SourceVisit, found: &SourceFound, wanted: &Wanted) -> Vec<Check> {
+    let subject = format!("{} {}", visit.name, wanted.table);
+    let Some(table) = found.tables.get(&wanted.table) else {
+        let seen = format!("the table {} is not in the source database {}", wanted.table, visit.database);
+        let remedy = "correct the name in the inventory (as the catalog writes it, capitals included), or the source's `database`";
+        return vec![Check::fail("source.table", subject, seen, remedy)];
+    };
+    let mut checks = vec![Check::ok("source.table", &subject, format!("{} columns", table.columns.len()))];
+    if !table.readable {
+        let remedy = format!(
+            "`GRANT SELECT ON {} TO` the exporting user (and USAGE on the schema)",
+            sql::table(&wanted.table)
+        );
+        checks.push(Check::fail("source.readable", &subject, "the exporting user may not read it", remedy));
+    }
+    if let Some(column) = &wanted.window {
+        checks.extend(window(&subject, wanted, table, column));
+    }
+    checks
+}
+
+fn window(subject: &str, wanted: &Wanted, table: &SourceTable, name: &str) -> Vec<Check> {
+    let id = "source.window";
+    let Some(column) = table.columns.iter().find(|column| column.name == name) else {
+        let times: Vec<&str> =
+            table.columns.iter().filter(|one| is_time(&one.type_name)).map(|one| one.name.as_str()).collect();
+        let seen = format!("the window column \"{name}\" is not in the source table");
+        let remedy = match times.as_slice() {
+            [] => "it has no column of time at all: write `window: none` for it".into(),
+            times => {
+                format!("write `window: {{ column: … }}` for it; columns of time are: {}", times.join(", "))
+            }
+        };
+        return vec![Check::fail(id, subject, seen, remedy)];
+    };
+    if !is_time(&column.type_name) {
+        let seen = format!("the window column \"{name}\" has type {}", column.type_name);
+        return vec![Check::fail(id, subject, seen, "a window needs a timestamp or a date")];
+    }
+    let mut checks = vec![if column.not_null {
+        Check::ok(id, subject, format!("{name}, {}", column.type_name))
+    } else {
+        let seen = format!(
+            "the window column \"{name}\" may be NULL, and such rows are in no window: they are never moved"
+        );
+        let (table, name) = (sql::table(&wanted.table), sql::ident(name));
+        let remedy = format!(
+            "`SELECT count(*) FROM {table} WHERE {name} IS NULL`; where there are none: `ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL`"
+        );
+        Check::warn(id, subject, seen, remedy)
+    }];
+    checks.push(if column.found_fast {
+        Check::ok("source.index", subject, format!("an index or a partitioning begins with {name}"))
+    } else {
+        let seen =
+            format!("no index and no partitioning begins with {name}: every window reads the whole table");
+        let remedy = format!(
+            "`CREATE INDEX ON {} ({})` in the source, if the table is large",
+            sql::table(&wanted.table),
+            sql::ident(name)
+        );
+        Check::warn("source.index", subject, seen, remedy)
+    });
+    checks
+}
+
+fn is_time(type_name: &str) -> bool {
+    type_name == "date" || type_name.starts_with("timestamp")
+}
+
+/// The target and its tables.
+pub(super) fn target(visit: &TargetVisit, sources: &[SourceVisit]) -> Vec<Check> {
+    let found = match &visit.found {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![Check::fail("target.database", &visit.shown, error.to_string(), error.remedy())];
+        }
+    };
+    let server = found.text.split(" on ").next().unwrap_or(&found.text);
+    let mut checks = vec![
+        Check::ok("target.database", &visit.shown, format!("{}: {server}", found.readiness.database)),
+        log(visit, found),
+    ];
+    checks.extend(sources.iter().map(|source| encoding(visit, found, source)));
+    let mut seen = HashSet::new();
+    for source in sources {
+        for wanted in &source.wanted {
+            let there = source
+                .found
+                .as_ref()
+                .and_then(|asked| asked.as_ref().ok())
+                .and_then(|one| one.tables.get(&wanted.table));
+            if seen.insert((&wanted.target, &wanted.table, &source.name)) {
+                checks.extend(target_table(found, wanted, there));
+            }
+        }
+    }
+    checks
+}
+
+fn log(visit: &TargetVisit, found: &TargetFound) -> Check {
+    let (id, subject) = ("target.log", format!("{}.load_log", visit.log_schema));
+    let (schema, user) = (sql::ident(&visit.log_schema), sql::ident(&found.readiness.user));
+    match found.readiness.log {
+        LogAccess::Writable => Check::ok(id, subject, "there, and can be written"),
+        LogAccess::Creatable => Check::ok(id, subject, "not there yet, and can be made"),
+        LogAccess::NotWritable => {
+            let remedy = format!(
+                "`GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT, INSERT, UPDATE ON {schema}.load_log TO {user}`"
+            );
+            Check::fail(id, subject, "the load log is there and the loading user may not write it", remedy)
+        }
+        LogAccess::SchemaClosed => {
+            let remedy = format!("`GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}`");
+            Check::fail(id, subject, "the load log cannot be made in its schema", remedy)
+        }
+        LogAccess::DatabaseClosed => {
+            let remedy =
+                format!("as an administrator of the target: `CREATE SCHEMA {schema} AUTHORIZATION {user}`");
+            Check::fail(
+                id,
+                subject,
+                "the schema of the load log is not there and the loading user may not make it",
+                remedy,
+            )
+        }
+    }
+}
+
+fn encoding(visit: &TargetVisit, found: &TargetFound, source: &SourceVisit) -> Check {
+    let (id, to) = ("target.encoding", &found.readiness.encoding);
+    let Some(Ok(asked)) = &source.found else {
+        return Check::skipped(id, &source.name, "the source's encoding is not known");
+    };
+    let from = &asked.server.encoding;
+    let seen = format!("{from} in {}, {to} in the target", source.name);
+    if to == "UTF8" && from != "SQL_ASCII" || from == to {
+        return Check::ok(id, &source.name, seen);
+    }
+    let remedy = format!(
+        "texts that {to} does not have, or that are not valid, fail: a target made with `ENCODING 'UTF8'` holds all of them ({})",
+        visit.shown
+    );
+    Check::warn(id, &source.name, seen, remedy)
+}
+
+fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTable>) -> Vec<Check> {
+    let subject = wanted.target.to_string();
+    let Some(table) = found.tables.get(&wanted.target) else {
+        let seen = format!("the table {subject} is not in the target database {}", found.readiness.database);
+        let remedy = "create it there, or give its name with `target:` in the inventory";
+        return vec![Check::fail("target.table", subject, seen, remedy)];
+    };
+    let mut checks = vec![Check::ok("target.table", &subject, format!("{} columns", table.columns.len()))];
+    let name = sql::table(&wanted.target);
+    if !table.insertable {
+        let user = sql::ident(&found.readiness.user);
+        let remedy = format!("`GRANT INSERT, SELECT ON {name} TO {user}` (and USAGE on its schema)");
+        checks.push(Check::fail(
+            "target.insert",
+            &subject,
+            "the loading user may not insert into it",
+            remedy,
+        ));
+    }
+    checks.push(match table.primary_key.as_slice() {
+        [] => Check::warn(
+            "target.key",
+            &subject,
+            "it has no primary key, so nothing stops duplicates that come by another way than gpferry",
+            format!("`ALTER TABLE {name} ADD PRIMARY KEY (…)` with the columns that make a row unique"),
+        ),
+        key => Check::ok("target.key", &subject, key.join(", ")),
+    });
+    if let Some(source) = source {
+        checks.extend(columns(wanted, source, table));
+    }
+    checks
+}
+
+fn columns(wanted: &Wanted, source: &SourceTable, target: &TargetTable) -> Vec<Check> {
+    let (subject, name) = (wanted.target.to_string(), sql::table(&wanted.target));
+    let mut checks = Vec::new();
+    for column in source.columns.iter().filter(|column| !column.generated) {
+        match target.columns.iter().find(|there| there.name == column.name) {
+            None => {
+                let remedy = format!(
+                    "`ALTER TABLE {name} ADD COLUMN {} {}`",
+                    sql::ident(&column.name),
+                    column.type_name
+                );
+                let seen = format!("column \"{}\" of the source is not in the target", column.name);
+                checks.push(Check::fail("target.columns", &subject, seen, remedy));
+            }
+            Some(there) => checks.extend(column_pair(wanted, column, there)),
+        }
+    }
+    for extra in &target.columns {
+        if !extra.generated && !source.columns.iter().any(|column| column.name == extra.name) {
+            checks.push(extra_column(&subject, &name, extra));
+        }
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok(
+            "target.columns",
+            &subject,
+            "every column is there and holds what the source's can",
+        ));
+    }
+    checks
+}
+
+fn extra_column(subject: &str, name: &str, extra: &TargetColumn) -> Check {
+    let column = sql::ident(&extra.name);
+    if extra.not_null && !extra.has_default {
+        let seen = format!(
+            "column \"{}\" is NOT NULL, has no default, and is not in the source: it would get no value",
+            extra.name
+        );
+        return Check::fail(
+            "target.notnull",
+            subject,
+            seen,
+            format!("`ALTER TABLE {name} DROP COLUMN {column}`, or add it to the source"),
+        );
+    }
+    let seen = format!("column \"{}\" is only in the target", extra.name);
+    Check::fail(
+        "target.columns",
+        subject,
+        seen,
+        format!("`ALTER TABLE {name} DROP COLUMN {column}`, or add it to the source"),
+    )
+}
+
+fn column_pair(wanted: &Wanted, from: &SourceColumn, to: &TargetColumn) -> Vec<Check> {
+    let (subject, name) = (wanted.target.to_string(), sql::table(&wanted.target));
+    let column = sql::ident(&to.name);
+    let mut checks = Vec::new();
+    if to.generated {
+        let seen = format!("column \"{}\" is generated by the target, so it cannot be loaded", to.name);
+        return vec![Check::fail(
+            "target.columns",
+            subject,
+            seen,
+            format!("`ALTER TABLE {name} ALTER COLUMN {column} DROP EXPRESSION`"),
+        )];
+    }
+    match fit(&from.type_name, &to.type_name) {
+        Fit::Fits => {}
+        Fit::Narrower(why) => {
+            let seen = format!(
+                "column \"{}\" is {} in the source and {} in the target: {why}",
+                to.name, from.type_name, to.type_name
+            );
+            let remedy = format!("`ALTER TABLE {name} ALTER COLUMN {column} TYPE {}`", from.type_name);
+            checks.push(Check::fail("target.type", &subject, seen, remedy));
+        }
+        Fit::Different => {
+            let seen = format!(
+                "column \"{}\" is {} in the source and {} in the target: values are converted by their text, or refused",
+                to.name, from.type_name, to.type_name
+            );
+            let remedy = format!(
+                "if that is not meant: `ALTER TABLE {name} ALTER COLUMN {column} TYPE {}`",
+                from.type_name
+            );
+            checks.push(Check::warn("target.type", &subject, seen, remedy));
+        }
+    }
+    let is_window = wanted.window.as_ref() == Some(&to.name);
+    if to.not_null && !from.not_null && !is_window {
+        let seen = format!("column \"{}\" is NOT NULL in the target and may be NULL in the source", to.name);
+        let remedy = format!(
+            "`ALTER TABLE {name} ALTER COLUMN {column} DROP NOT NULL`, or see that the source has none"
+        );
+        checks.push(Check::warn("target.notnull", &subject, seen, remedy));
+    }
+    if is_window && !to.not_null {
+        let seen = format!("the window column \"{}\" may be NULL in the target", to.name);
+        checks.push(Check::warn(
+            "target.window",
+            &subject,
+            seen,
+            format!("`ALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL`"),
+        ));
+    }
+    checks
+}

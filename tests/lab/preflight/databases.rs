@@ -1,0 +1,118 @@
+//! The databases: each fault of the issue, with its id and a remedy that mends it.
+
+use super::{one_fault, one_warning, ready};
+
+#[test]
+fn a_wrong_database_is_found() {
+    let case = ready("wrongdb");
+    case.edit_inventory(&format!("    database: {}", case.database()), "    database: nosuch");
+    one_fault(&case, "source.database", "nosuch", "correct the source's `database`");
+}
+
+#[test]
+fn a_missing_table_is_found_on_either_side() {
+    let mut case = ready("notable");
+    case.target.batch_execute("ALTER TABLE t RENAME TO u").unwrap();
+    one_fault(&case, "target.table", "not in the target", "target:");
+    case.target.batch_execute("ALTER TABLE u RENAME TO t").unwrap();
+    case.source.batch_execute("DROP TABLE t").unwrap();
+    one_fault(&case, "source.table", "not in the source", "inventory");
+}
+
+#[test]
+fn a_missing_window_column_is_found_and_others_are_offered() {
+    let case = ready("nocolumn");
+    case.edit_inventory("column: ts", "column: evt_time");
+    one_fault(&case, "source.window", "\"evt_time\" is not in the source table", "columns of time are: ts");
+    case.edit_inventory("column: evt_time", "column: id");
+    one_fault(&case, "source.window", "has type integer", "timestamp");
+}
+
+#[test]
+fn a_window_column_without_an_index_or_with_null_is_a_warning() {
+    let mut case = ready("noindex");
+    case.source.batch_execute("DROP INDEX t_ts_idx").unwrap();
+    one_warning(&case, "source.index", "every window reads the whole table", "CREATE INDEX");
+    case.source.batch_execute("CREATE INDEX ON t (ts); ALTER TABLE t ALTER ts DROP NOT NULL").unwrap();
+    one_warning(&case, "source.window", "never moved", "SET NOT NULL");
+    case.source.batch_execute("ALTER TABLE t ALTER ts SET NOT NULL").unwrap();
+    case.target.batch_execute("ALTER TABLE t ALTER ts DROP NOT NULL").unwrap();
+    one_warning(&case, "target.window", "may be NULL in the target", "SET NOT NULL");
+}
+
+#[test]
+fn a_partitioning_by_the_window_column_is_as_good_as_an_index() {
+    let mut case = ready("partition");
+    case.source
+        .batch_execute(
+            "DROP TABLE t; CREATE TABLE t (id int, ts timestamp NOT NULL, PRIMARY KEY (id, ts)) PARTITION BY RANGE (ts); \
+             GRANT SELECT ON t TO gpadmin",
+        )
+        .unwrap();
+    case.gpferry(&["preflight"]).expect(0).silent_about("source.index");
+}
+
+#[test]
+fn a_table_that_may_not_be_read_or_written_is_found() {
+    let mut case = ready("grants");
+    case.source.batch_execute("REVOKE SELECT ON t FROM gpadmin").unwrap();
+    one_fault(&case, "source.readable", "may not read", "GRANT SELECT ON \"public\".\"t\"");
+    case.source.batch_execute("GRANT SELECT ON t TO gpadmin").unwrap();
+    case.target.batch_execute("REVOKE INSERT ON t FROM loader").unwrap();
+    one_fault(
+        &case,
+        "target.insert",
+        "may not insert",
+        "GRANT INSERT, SELECT ON \"public\".\"t\" TO \"loader\"",
+    );
+}
+
+#[test]
+fn a_narrower_column_is_found_and_the_remedy_mends_it() {
+    let mut case = ready("narrower");
+    case.source.batch_execute("ALTER TABLE t ADD v varchar(20)").unwrap();
+    case.target.batch_execute("ALTER TABLE t ADD v varchar(10)").unwrap();
+    let remedy = "ALTER TABLE \"public\".\"t\" ALTER COLUMN \"v\" TYPE character varying(20)";
+    one_fault(&case, "target.type", "texts of 11 to 20 characters do not fit", remedy);
+    case.target.batch_execute(remedy).unwrap();
+    case.gpferry(&["preflight"]).expect(0);
+}
+
+#[test]
+fn missing_and_extra_columns_are_found() {
+    let mut case = ready("columns");
+    case.source.batch_execute("ALTER TABLE t ADD v numeric(10,2)").unwrap();
+    let remedy = "ALTER TABLE \"public\".\"t\" ADD COLUMN \"v\" numeric(10,2)";
+    one_fault(&case, "target.columns", "\"v\" of the source is not in the target", remedy);
+    case.target.batch_execute(remedy).unwrap();
+    case.target.batch_execute("ALTER TABLE t ADD w int NOT NULL").unwrap();
+    one_fault(&case, "target.notnull", "it would get no value", "DROP COLUMN \"w\"");
+    case.target.batch_execute("ALTER TABLE t DROP w, ALTER v SET NOT NULL").unwrap();
+    one_warning(&case, "target.notnull", "may be NULL in the source", "DROP NOT NULL");
+}
+
+#[test]
+fn a_missing_primary_key_is_a_warning() {
+    let mut case = ready("nokey");
+    case.target.batch_execute("ALTER TABLE t DROP CONSTRAINT t_pkey").unwrap();
+    one_warning(&case, "target.key", "nothing stops duplicates", "ADD PRIMARY KEY");
+}
+
+#[test]
+fn a_target_that_is_not_there_or_has_no_room_for_the_load_log_is_found() {
+    let mut case = ready("nolog");
+    let database = case.database().to_owned();
+    case.target.batch_execute(&format!("REVOKE CREATE ON DATABASE {database} FROM loader")).unwrap();
+    one_fault(&case, "target.log", "may not make it", "CREATE SCHEMA \"gpferry\" AUTHORIZATION \"loader\"");
+    case.edit_inventory(&format!("/{database}\""), "/nosuch\"");
+    one_fault(&case, "target.database", "nosuch", "psql");
+}
+
+#[test]
+fn tables_of_a_glob_are_looked_at_one_by_one() {
+    let mut case = ready("globs");
+    case.both("CREATE TABLE g1 (id int PRIMARY KEY); CREATE TABLE g2 (id int PRIMARY KEY)");
+    case.target.batch_execute("DROP TABLE g2").unwrap();
+    case.inventory(&["{ tables: \"public.g*\", window: none }"]);
+    one_fault(&case, "target.table", "public.g2 is not in the target", "create it there");
+}
