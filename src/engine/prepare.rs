@@ -12,8 +12,8 @@ use crate::plan::{Catalog, Plan};
 use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
-use crate::source::{Conversation, Reply, Request, Script, SourceError};
-use crate::step::export::{Order, settings};
+use crate::source::{Bounds, Questions, Script, SourceError};
+use crate::step::export::Order;
 use crate::step::{Stage, UnitFailure, check};
 use crate::stop::Stop;
 use crate::target::TargetTable;
@@ -64,12 +64,12 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
 pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(String, SourceError)>) {
     let asked = ask_each(sources, pool, |source, remote, script| {
-        let mut talk = begin(source, remote, script, "the list of tables")?;
+        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
         let mut tables = Vec::new();
-        query(&mut talk, source, stop, 0, postgres::list_tables(), "listing its tables", |row| {
+        questions.ask(postgres::list_tables(), "listing its tables", |row| {
             tables.extend(postgres::read_table_name(row));
         })?;
-        end(talk)?;
+        questions.end()?;
         Ok(tables)
     });
     let (mut catalog, mut unlisted) = (Catalog::new(), Vec::new());
@@ -93,18 +93,16 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
     ask_each(sources, pool, |source, remote, script| {
         let tables: Vec<&TableName> =
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
-        let mut talk = begin(source, remote, script, "the catalog query")?;
+        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
         let mut facts = SourceFacts { version: 0, greenplum: false };
-        query(&mut talk, source, stop, 0, postgres::FACTS.into(), "asking what the database is", |row| {
+        questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
             facts = postgres::read_facts(row);
         })?;
         let mut catalog = SourceCatalog::default();
-        let mut no = 0;
         for some in tables.chunks(2000) {
             let mut ask = |with_sizes| {
-                no += 1;
                 let sql = postgres::describe_tables(facts, some, with_sizes);
-                query(&mut talk, source, stop, no, sql, "reading its catalog", |row| {
+                questions.ask(sql, "reading its catalog", |row| {
                     if let Some((table, column, bytes)) = postgres::read_column(row) {
                         let table = catalog.tables.entry(table).or_default();
                         table.columns.push(column);
@@ -118,73 +116,13 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                 asked => asked?,
             }
         }
-        end(talk)?;
+        questions.end()?;
         Ok(catalog)
     })
 }
 
-fn begin<'a>(
-    source: &Source,
-    remote: &'a mut dyn Remote,
-    script: &Script,
-    what: &str,
-) -> Result<Conversation<'a>, SourceError> {
-    let mut talk = Conversation::start(remote, script, "query", what, CATALOG_LIMIT)?;
-    for (name, value) in settings(source, "catalog") {
-        talk.ask(&Request::Set { name, value });
-    }
-    talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: CATALOG_STATEMENT.as_secs().to_string() });
-    Ok(talk)
-}
-
-/// Asks one query and hands each of its rows on.
-fn query(
-    talk: &mut Conversation<'_>,
-    source: &Source,
-    stop: &Stop,
-    no: u32,
-    sql: String,
-    what: &str,
-    mut row: impl FnMut(&str),
-) -> Result<(), SourceError> {
-    talk.ask(&Request::Query { no, sql });
-    let mut rows = 0;
-    let mut told_to_stop = false;
-    loop {
-        if stop.asked() && !told_to_stop {
-            told_to_stop = true;
-            talk.ask(&Request::Stop);
-        }
-        match talk.next(std::time::Duration::from_millis(250))? {
-            None | Some(Reply::Beat | Reply::Hello { .. }) => {}
-            Some(Reply::Row { text, .. }) => {
-                rows += 1;
-                row(&text);
-            }
-            Some(Reply::Done { rows: said, .. }) if said == rows => return Ok(()),
-            Some(Reply::Done { .. }) => {
-                return Err(SourceError::GivenUp { host: source.host.clone(), code: 2 });
-            }
-            Some(Reply::Error { message, sqlstate, .. }) => {
-                let what = format!("{what} (database {})", source.database);
-                return Err(SourceError::failed(&source.host, what, sqlstate.as_deref(), &message));
-            }
-            Some(Reply::End { code }) => {
-                return Err(SourceError::GivenUp { host: source.host.clone(), code });
-            }
-        }
-    }
-}
-
-/// Ends a conversation in order.
-fn end(mut talk: Conversation<'_>) -> Result<(), SourceError> {
-    talk.ask(&Request::End);
-    loop {
-        if let Some(Reply::End { .. }) = talk.next(std::time::Duration::from_secs(1))? {
-            talk.finish();
-            return Ok(());
-        }
-    }
+fn bounds(stop: &Stop) -> Bounds<'_> {
+    Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
 /// Sorts units into those that can be exported and those that cannot.

@@ -5,6 +5,7 @@ mod error;
 pub mod postgres;
 pub mod probe;
 pub mod protocol;
+mod questions;
 pub mod ready;
 mod script;
 
@@ -12,4 +13,5 @@ pub use conversation::Conversation;
 pub use error::SourceError;
 pub use probe::Probe;
 pub use protocol::{Reply, Request};
+pub use questions::{Bounds, Questions, settings};
 pub use script::Script;

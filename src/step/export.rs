@@ -11,7 +11,7 @@ use super::{Stage, UnitFailure};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
-use crate::source::{Conversation, Reply, Request, Script, SourceError};
+use crate::source::{Conversation, Reply, Request, Script, SourceError, settings};
 use crate::stop::Stop;
 use crate::unit::Unit;
 
@@ -170,22 +170,6 @@ fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders
         });
     }
     talk.ask(&Request::End);
-}
-
-/// What every conversation with a source's script sets: how its host reaches the database, and the mount.
-pub fn settings<'a>(source: &'a Source, run: &'a str) -> impl Iterator<Item = (&'static str, String)> + 'a {
-    let connection = &source.connection;
-    [
-        ("PGHOST", connection.host.clone()),
-        ("PGPORT", connection.port.map(|port| port.to_string())),
-        ("PGUSER", connection.user.clone()),
-        ("PGDATABASE", Some(source.database.clone())),
-        ("PGAPPNAME", Some(format!("gpferry {run}"))),
-        ("PSQL", connection.psql.as_ref().map(|psql| psql.display().to_string())),
-        ("MOUNT", Some(source.mount.display().to_string())),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// What the script said of a published file.

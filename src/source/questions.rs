@@ -1,0 +1,113 @@
+//! Asking a source's database: one question after another, in one conversation and one database session.
+
+use std::time::Duration;
+
+use super::{Conversation, Reply, Request, Script, SourceError};
+use crate::inventory::Source;
+use crate::remote::Remote;
+use crate::stop::Stop;
+
+/// How often a question that waits looks whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What every conversation with a source's script sets: how its host reaches the database, and the mount.
+pub fn settings<'a>(source: &'a Source, run: &'a str) -> impl Iterator<Item = (&'static str, String)> + 'a {
+    let connection = &source.connection;
+    [
+        ("PGHOST", connection.host.clone()),
+        ("PGPORT", connection.port.map(|port| port.to_string())),
+        ("PGUSER", connection.user.clone()),
+        ("PGDATABASE", Some(source.database.clone())),
+        ("PGAPPNAME", Some(format!("gpferry {run}"))),
+        ("PSQL", connection.psql.as_ref().map(|psql| psql.display().to_string())),
+        ("MOUNT", Some(source.mount.display().to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// What bounds the questions of one conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// Longest time for all of them.
+    pub all: Duration,
+    /// Longest time for one of them, in the database.
+    pub each: Duration,
+    /// Ends them early.
+    pub stop: &'a Stop,
+}
+
+/// A conversation in which a source's database is asked.
+#[derive(Debug)]
+pub struct Questions<'a> {
+    talk: Conversation<'a>,
+    source: &'a Source,
+    stop: &'a Stop,
+    asked: u32,
+}
+
+impl<'a> Questions<'a> {
+    /// Begins. `name` tells the sessions of different purposes apart in the database's own lists.
+    ///
+    /// # Errors
+    /// As [`Conversation::start`].
+    pub fn begin(
+        remote: &'a mut dyn Remote,
+        script: &Script,
+        source: &'a Source,
+        name: &str,
+        bounds: Bounds<'a>,
+    ) -> Result<Self, SourceError> {
+        let mut talk = Conversation::start(remote, script, "query", "questions to the catalog", bounds.all)?;
+        for (name, value) in settings(source, name) {
+            talk.ask(&Request::Set { name, value });
+        }
+        talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: bounds.each.as_secs().max(1).to_string() });
+        Ok(Self { talk, source, stop: bounds.stop, asked: 0 })
+    }
+
+    /// Asks one question and hands each row of its answer on. `what` completes "… (database d) on `host`".
+    ///
+    /// # Errors
+    /// [`SourceError::Failed`] where the database refused; then more may be asked. Any other ends it.
+    pub fn ask(&mut self, sql: String, what: &str, mut row: impl FnMut(&str)) -> Result<(), SourceError> {
+        let no = self.asked;
+        self.asked += 1;
+        self.talk.ask(&Request::Query { no, sql });
+        let host = &self.source.host;
+        let given_up = |code| SourceError::GivenUp { host: host.clone(), code };
+        let mut rows = 0;
+        let mut told_to_stop = false;
+        loop {
+            if self.stop.asked() && !told_to_stop {
+                told_to_stop = true;
+                self.talk.ask(&Request::Stop);
+            }
+            match self.talk.next(LOOK_EVERY)? {
+                None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+                Some(Reply::Row { text, .. }) => {
+                    rows += 1;
+                    row(&text);
+                }
+                Some(Reply::Done { rows: said, .. }) if said == rows => return Ok(()),
+                Some(Reply::Done { .. }) => return Err(given_up(2)),
+                Some(Reply::Error { message, sqlstate, .. }) => {
+                    let what = format!("{what} (database {})", self.source.database);
+                    return Err(SourceError::failed(host, what, sqlstate.as_deref(), &message));
+                }
+                Some(Reply::End { code }) => return Err(given_up(code)),
+            }
+        }
+    }
+
+    /// Ends in order.
+    ///
+    /// # Errors
+    /// As [`Conversation::next`].
+    pub fn end(mut self) -> Result<(), SourceError> {
+        self.talk.ask(&Request::End);
+        while !matches!(self.talk.next(LOOK_EVERY)?, Some(Reply::End { .. })) {}
+        self.talk.finish();
+        Ok(())
+    }
+}
