@@ -296,8 +296,14 @@ mod tests {
         let pids = String::from_utf8(heard.stdout).unwrap();
         drop(channel);
         for pid in pids.split_whitespace() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "{pid} is still there: {stat}");
+            // A killed process may take a moment to be gone; one that was not killed sleeps for 1000 s.
+            let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let gone = || stat().is_empty() || stat().contains(") Z ");
+            let until = Instant::now() + Duration::from_secs(10);
+            while !gone() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(gone(), "{pid} is still there: {}", stat());
         }
         assert_eq!(pids.split_whitespace().count(), 2, "{pids:?}");
     }
