@@ -153,11 +153,12 @@ fn ctrl_c_ends_a_load_that_waits_for_a_lock() {
     case.inventory(&["{ table: public.t, window: none }"]);
     let mut holder = Side::Target.connect(case.database());
     holder.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
-    let child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     wait_for("the load waits", Duration::from_secs(20), || case.count(waiting) > 0);
     let begin = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    wait_for("it ended", Duration::from_secs(20), || child.try_wait().unwrap().is_some());
     ran(child.wait_with_output().unwrap()).expect(130);
     assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
     holder.batch_execute("ROLLBACK").unwrap();

@@ -201,9 +201,18 @@ impl Case {
         command
     }
 
-    /// Runs the built binary.
+    /// Runs the built binary, for two minutes at most: one that hangs has exit code 124, and its test fails.
     pub(crate) fn gpferry(&self, args: &[&str]) -> Ran {
-        ran(self.command(args).output().unwrap())
+        let inner = self.command(args);
+        let mut bounded = Command::new("timeout");
+        bounded.args(["--kill-after=5", "120"]).arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => bounded.env(name, value),
+                None => bounded.env_remove(name),
+            };
+        }
+        ran(bounded.stdin(std::process::Stdio::null()).output().unwrap())
     }
 
     /// Every row of a query, on each side, in COPY's binary form: PostgreSQL's own word for "identical".
