@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
-use crate::plan::{Catalog, IdColumn, Plan, WantedIds};
+use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
@@ -159,6 +159,14 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                 Err(SourceError::Failed { .. }) => ask(false)?,
                 asked => asked?,
             }
+            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
+                let read = postgres::read_ancestor(row);
+                if let Some((known, ancestor)) =
+                    read.and_then(|(table, ancestor)| Some((catalog.tables.get_mut(&table)?, ancestor)))
+                {
+                    known.ancestors.push(ancestor);
+                }
+            })?;
         }
         questions.end()?;
         Ok(catalog)
@@ -200,7 +208,9 @@ fn order<'a>(
         Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
         None => None,
     };
-    let columns = check::columns(unit, source, targets.get(&unit.target))
+    let moves = |table: &TableName| plan::mover(inventory, &unit.key.source, table);
+    let columns = check::with_parent(unit, source, moves)
+        .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
     let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {

@@ -268,6 +268,8 @@ pub fn plan(
 /// first whose pattern matches it. What an operator selected does not matter: a table keeps its entry.
 fn owners<'a>(inventory: &'a Inventory, catalog: &Catalog) -> HashMap<(&'a str, String), (usize, usize)> {
     let mut owners = HashMap::new();
+    // Whatever its condition: a pattern beside it would move the same rows to the same place.
+    let mut names = HashSet::new();
     for named in [true, false] {
         for (job_no, job) in inventory.jobs.iter().enumerate() {
             let Some(source) = inventory.source(&job.source) else { continue };
@@ -277,6 +279,11 @@ fn owners<'a>(inventory: &'a Inventory, catalog: &Catalog) -> HashMap<(&'a str, 
                     continue;
                 }
                 for table in resolve(entry, catalog) {
+                    if named && entry.target.as_ref().is_none_or(|target| *target == table) {
+                        names.insert((source.name.as_str(), table.clone()));
+                    } else if !named && names.contains(&(source.name.as_str(), table.clone())) {
+                        continue;
+                    }
                     let series = series_of(&source.database, &table, variant(entry, &table).as_deref());
                     owners.entry((source.name.as_str(), series)).or_insert((job_no, entry_no));
                 }
@@ -284,6 +291,13 @@ fn owners<'a>(inventory: &'a Inventory, catalog: &Catalog) -> HashMap<(&'a str, 
         }
     }
     owners
+}
+
+/// Where the inventory moves a table of a source to, if it does.
+pub(crate) fn mover(inventory: &Inventory, source: &str, table: &TableName) -> Option<TableName> {
+    let entries = inventory.jobs.iter().filter(|job| job.source == source).flat_map(|job| &job.tables);
+    let mut entries = entries.filter(|entry| resolve(entry, std::slice::from_ref(table)).contains(table));
+    entries.next().map(|entry| entry.target.clone().unwrap_or_else(|| table.clone()))
 }
 
 /// Keeps the first `--max-units`, and says of which tables the rest is.

@@ -10,3 +10,4 @@ mod refuses;
 mod ssh;
 mod support;
 mod target;
+mod windows;
