@@ -24,6 +24,7 @@ mod explain;
 mod preflight;
 mod run;
 mod status;
+mod tables;
 mod trust;
 
 /// Does what the command line asks.
@@ -35,9 +36,12 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Plan(select) => show_plan(common, select),
         Command::Preflight(look) => preflight::preflight(common, look),
-        Command::Run(moves) => run::run(common, moves, crate::engine::Halves::Both, screen),
-        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, screen),
-        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, screen),
+        Command::Run(run) if run.tables_only => tables::create(common, &run.moves.select),
+        Command::Run(run) => {
+            run::run(common, &run.moves, crate::engine::Halves::Both, run.create_tables, screen)
+        }
+        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
+        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
@@ -70,10 +74,19 @@ fn make_plan(
     stop: &Stop,
     now: Timestamp,
 ) -> Result<(Plan, Vec<(String, SourceError)>), Failure> {
-    let sources = plan::sources_with_globs(inventory, selection);
-    let (catalog, unlisted) =
-        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) };
+    let (catalog, unlisted) = catalog(inventory, selection, pool, stop);
     Ok((plan::plan(inventory, selection, &catalog, known, now), unlisted))
+}
+
+/// The tables of the sources that a pattern needs, and the sources that could not be asked.
+fn catalog(
+    inventory: &Inventory,
+    selection: &Selection,
+    pool: &Pool,
+    stop: &Stop,
+) -> (Catalog, Vec<(String, SourceError)>) {
+    let sources = plan::sources_with_globs(inventory, selection);
+    if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) }
 }
 
 /// What an operator narrowed the command to, checked against the inventory.

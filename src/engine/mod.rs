@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, Record, RecordedFailure, Run, State};
 use crate::mount::{Exported, Mount};
-use crate::plan::Plan;
+use crate::plan::{Needed, Plan};
 use crate::remote::ssh::Pool;
 use crate::step::UnitFailure;
 use crate::step::load::{How, Loaded};
@@ -28,6 +28,7 @@ mod event;
 mod exporter;
 mod loader;
 pub mod prepare;
+pub mod tables;
 
 pub use event::{Event, What};
 
@@ -65,6 +66,8 @@ pub struct Ground<'a> {
     pub stop: &'a Stop,
     /// Which halves are done.
     pub halves: Halves,
+    /// Whether tables that the target lacks are made.
+    pub create_tables: bool,
 }
 
 /// What became of a unit.
@@ -85,6 +88,8 @@ pub struct Outcome {
     pub fates: Vec<Option<Fate>>,
     /// No source host that was needed could be reached.
     pub no_source_reached: bool,
+    /// Tables that were made in the target.
+    pub created: Vec<tables::Created>,
 }
 
 /// A published unit on its way to a loader.
@@ -115,12 +120,15 @@ pub fn execute(
         book.note(Event { unit: *index, what: What::Loaded(*loaded) }, listen)?;
     }
     let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
-    let (ready, to_export) = book.resumable(left, ground.halves)?;
+    let (mut ready, mut to_export) = book.resumable(left, ground.halves)?;
     for shipment in &ready {
         let what = What::Resumed(shipment.exported.clone());
         book.note(Event { unit: shipment.index, what }, listen)?;
     }
     let mut no_source_reached = false;
+    if ground.create_tables {
+        no_source_reached = book.create_tables(&mut session, &mut ready, &mut to_export, listen)?;
+    }
     let mut orders = Vec::new();
     if !to_export.is_empty() {
         let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
@@ -190,6 +198,7 @@ struct Book<'a> {
     ground: Ground<'a>,
     ledger: &'a mut Ledger,
     fates: Vec<Option<Fate>>,
+    created: Vec<tables::Created>,
     dirty: BTreeSet<usize>,
     written: Instant,
 }
@@ -197,7 +206,34 @@ struct Book<'a> {
 impl<'a> Book<'a> {
     fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
         let fates = vec![None; ground.plan.units.len()];
-        Self { ground, ledger, fates, dirty: BTreeSet::new(), written: Instant::now() }
+        let (created, dirty) = (Vec::new(), BTreeSet::new());
+        Self { ground, ledger, fates, created, dirty, written: Instant::now() }
+    }
+
+    /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
+    /// out; says whether no source could be reached that knows how they are made.
+    fn create_tables(
+        &mut self,
+        session: &mut Session,
+        ready: &mut Vec<Shipment>,
+        to_export: &mut Vec<usize>,
+        listen: &mut dyn FnMut(&Event),
+    ) -> Result<bool, Failure> {
+        let Ground { inventory, plan, pool, stop, .. } = self.ground;
+        let left: BTreeSet<usize> =
+            ready.iter().map(|shipment| shipment.index).chain(to_export.iter().copied()).collect();
+        let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
+        let tables = tables::create_missing(session, inventory, &needed, pool, stop)?;
+        let failure = |index: usize| tables.failed.get(&plan.units[index].target);
+        for &unit in &left {
+            if let Some(failure) = failure(unit) {
+                self.note(Event { unit, what: What::Failed(failure.clone()) }, listen)?;
+            }
+        }
+        ready.retain(|shipment| failure(shipment.index).is_none());
+        to_export.retain(|&index| failure(index).is_none());
+        self.created = tables.created;
+        Ok(tables.no_source_reached)
     }
 
     /// Sorts what is left into files that an earlier run published and units that have to be exported.
@@ -283,7 +319,7 @@ impl<'a> Book<'a> {
     }
 
     fn close(self, no_source_reached: bool) -> Outcome {
-        Outcome { fates: self.fates, no_source_reached }
+        Outcome { fates: self.fates, no_source_reached, created: self.created }
     }
 }
 

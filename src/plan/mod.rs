@@ -16,8 +16,11 @@ use crate::names::TableName;
 use crate::unit::{Unit, UnitKey, series, unit_id, variant};
 use crate::window::{Window, cut, last_instant};
 
+mod tables;
 #[cfg(test)]
 mod tests;
+
+pub use tables::{Needed, tables};
 
 /// What an operator narrowed a command to. Empty lists mean everything.
 #[derive(Debug, Clone, Default)]
