@@ -128,6 +128,9 @@ pub fn execute(
     let mut no_source_reached = false;
     if ground.create_tables {
         no_source_reached = book.create_tables(&mut session, &mut ready, &mut to_export, listen)?;
+        if ground.stop.asked() {
+            return Ok(book.close(false));
+        }
     }
     let mut orders = Vec::new();
     if !to_export.is_empty() {

@@ -2,6 +2,9 @@
 //! exported. A table that is there is never changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::prepare::{Asked, ask_each, bounds};
 use crate::failure::Failure;
@@ -15,9 +18,11 @@ use crate::source::{Questions, SourceError};
 use crate::step::check::CheckError;
 use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
-use crate::target::create::{Ground, Made, ddl, remedy};
-use crate::target::{Session, TargetError};
+use crate::target::create::{Made, Site, ddl, remedy};
+use crate::target::{Canceller, Session, TargetError};
 
+/// How often the watcher looks whether to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Tables that a source is asked for at once.
 const AT_ONCE: usize = 2000;
 
@@ -64,24 +69,52 @@ pub fn create_missing(
     let sources = define(inventory, &missing, pool, stop);
     tables.no_source_reached =
         sources.values().all(|asked| asked.as_ref().is_err_and(SourceError::is_unreachable));
-    let mut ground = session.ground()?;
-    for one in missing {
-        if stop.asked() {
-            break;
-        }
-        match create(session, &mut ground, one, &sources) {
-            Ok((Made::Created, notes)) => tables.created.push(Created { table: one.target.clone(), notes }),
-            Ok((Made::AlreadyThere, _)) => {}
-            Err(NotMade::Lost(error)) => return Err(error.into()),
-            Err(NotMade::Failed(failure)) => {
-                tables.failed.insert(one.target.clone(), failure);
-                continue;
-            }
-        }
-        tables.there += 1;
-    }
-    session.created()?;
+    let canceller = session.canceller();
+    std::thread::scope(|scope| {
+        let (working, done) = bounded(0);
+        scope.spawn(move || cancel_on(stop, &canceller, &done));
+        let made = create_each(session, &missing, &sources, stop, &mut tables);
+        drop(working);
+        made
+    })?;
     Ok(tables)
+}
+
+fn create_each(
+    session: &mut Session,
+    missing: &[&Needed],
+    sources: &Asked<HashMap<TableName, Definition>>,
+    stop: &Stop,
+    tables: &mut Tables,
+) -> Result<(), TargetError> {
+    let mut site = session.begin_creating()?;
+    for one in missing {
+        let made = create(session, &mut site, one, sources);
+        let target = || one.target.clone();
+        tables.there += usize::from(made.is_ok());
+        match made {
+            Ok((Made::Created, notes)) => tables.created.push(Created { table: target(), notes }),
+            Ok((Made::AlreadyThere, _)) => {}
+            // What a stop cancelled has not failed.
+            Err(_) if stop.asked() => {}
+            Err(NotMade::Lost(error)) => return Err(error),
+            Err(NotMade::Failed(failure)) => drop(tables.failed.insert(target(), failure)),
+        }
+        if stop.asked() {
+            // A session that was cancelled is asked nothing more.
+            return Ok(());
+        }
+    }
+    session.end_creating()
+}
+
+/// Ends what the target is doing once a stop is asked for: it may be waiting for a lock.
+fn cancel_on(stop: &Stop, canceller: &Canceller, done: &Receiver<()>) {
+    while done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        if stop.asked() {
+            canceller.cancel();
+        }
+    }
 }
 
 /// Asks every source how its tables are made.
@@ -124,7 +157,7 @@ enum NotMade {
 
 fn create(
     session: &mut Session,
-    ground: &mut Ground,
+    site: &mut Site,
     one: &Needed,
     sources: &Asked<HashMap<TableName, Definition>>,
 ) -> Result<(Made, Vec<String>), NotMade> {
@@ -142,19 +175,19 @@ fn create(
         let error = CheckError::NotInSource(one.table.to_string());
         failed(&error, error.remedy().into())
     })?;
-    let mut made = attempt(session, ground, one, definition, &failed)?;
-    let computes = ground.generates && definition.columns.iter().any(|column| column.generated.is_some());
+    let mut made = attempt(session, site, one, definition, &failed)?;
+    let computes = site.generates && definition.columns.iter().any(|column| column.generated.is_some());
     if made.as_ref().is_err_and(|error| computes && blames_expression(error)) {
         // An expression may call a function that the target has not: then the values are copied as they are.
-        let mut plain = Ground { generates: false, ..ground.clone() };
+        let mut plain = Site { generates: false, ..site.clone() };
         made = attempt(session, &mut plain, one, definition, &failed)?;
-        ground.schemas = plain.schemas;
+        site.schemas = plain.schemas;
     }
     made.map_err(|error| match error {
         lost @ (TargetError::Lost { .. } | TargetError::Connect { .. } | TargetError::Address { .. }) => {
             NotMade::Lost(lost)
         }
-        refused @ TargetError::Refused { .. } => failed(&refused, remedy(&refused, &one.target, ground)),
+        refused @ TargetError::Refused { .. } => failed(&refused, remedy(&refused, &one.target, site)),
     })
 }
 
@@ -162,15 +195,15 @@ type Attempt = Result<(Made, Vec<String>), TargetError>;
 
 fn attempt(
     session: &mut Session,
-    ground: &mut Ground,
+    site: &mut Site,
     one: &Needed,
     definition: &Definition,
     failed: &dyn Fn(&dyn std::fmt::Display, String) -> NotMade,
 ) -> Result<Attempt, NotMade> {
-    let ddl = ddl(&one.target, definition, ground).map_err(|error| {
+    let ddl = ddl(&one.target, definition, site).map_err(|error| {
         failed(&error, "look at that column in the source, or create the table in the target yourself".into())
     })?;
-    Ok(session.create(&one.target, &ddl, ground).map(|made| (made, ddl.notes)))
+    Ok(session.create(&one.target, &ddl, site).map(|made| (made, ddl.notes)))
 }
 
 /// Could it be the expression of a computed column? Syntax errors and missing things, not missing rights.

@@ -53,7 +53,8 @@ impl CheckError {
                  included), or the source's `database`"
             }
             Self::NotInTarget(_) => {
-                "create the table in the target, or give its name there with `target:` in the inventory"
+                "create the table in the target (`gpferry run --create-tables` does), or give its name there with \
+                 `target:` in the inventory"
             }
             Self::NoColumns(_) => "take it out of the inventory: there is nothing to move",
             Self::Columns { .. } => {

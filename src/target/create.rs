@@ -17,7 +17,7 @@ const LIMIT: &str = "60s";
 
 /// What the target is and has, as far as new tables are concerned.
 #[derive(Debug, Clone)]
-pub struct Ground {
+pub struct Site {
     /// What the server is.
     pub facts: Facts,
     /// Its database.
@@ -66,11 +66,11 @@ pub enum Made {
     AlreadyThere,
 }
 
-/// How `name` is made on this ground as a copy of what `from` defines.
+/// How `name` is made on this site as a copy of what `from` defines.
 ///
 /// # Errors
 /// [`NoType`].
-pub fn ddl(name: &TableName, from: &Definition, ground: &Ground) -> Result<Ddl, NoType> {
+pub fn ddl(name: &TableName, from: &Definition, site: &Site) -> Result<Ddl, NoType> {
     let mut notes = Vec::new();
     match from.kind {
         Kind::Table => {}
@@ -90,8 +90,8 @@ pub fn ddl(name: &TableName, from: &Definition, ground: &Ground) -> Result<Ddl, 
         notes.push(format!("other tables inherit from it in the source{key}; created as one, without key"));
     }
     let columns: Result<Vec<String>, NoType> =
-        from.columns.iter().map(|one| column(name, one, ground, &mut notes)).collect();
-    let distributed = distributed(from, key, &ground.facts, &mut notes);
+        from.columns.iter().map(|one| column(name, one, site, &mut notes)).collect();
+    let distributed = distributed(from, key, &site.facts, &mut notes);
     let quoted = sql::table(name);
     Ok(Ddl {
         table: format!("CREATE TABLE {quoted} ({}){distributed}", columns?.join(", ")),
@@ -103,7 +103,7 @@ pub fn ddl(name: &TableName, from: &Definition, ground: &Ground) -> Result<Ddl, 
 fn column(
     table: &TableName,
     column: &DefinedColumn,
-    ground: &Ground,
+    site: &Site,
     notes: &mut Vec<String>,
 ) -> Result<String, NoType> {
     // A view of an old server may have columns of no type: they hold texts.
@@ -115,7 +115,7 @@ fn column(
     })?;
     let mut text = format!("{} {type_name}", sql::ident(&column.name));
     if let Some((schema, collation)) = &column.collation {
-        if ground.collations.contains(&(schema.clone(), collation.clone())) {
+        if site.collations.contains(&(schema.clone(), collation.clone())) {
             text.push_str(&format!(" COLLATE {}.{}", sql::ident(schema), sql::ident(collation)));
         } else {
             notes.push(format!(
@@ -127,7 +127,7 @@ fn column(
     }
     if let Some(expression) = &column.generated {
         match Condition::parse(expression) {
-            Ok(expression) if ground.generates => {
+            Ok(expression) if site.generates => {
                 text.push_str(&format!(" GENERATED ALWAYS AS {expression} STORED"));
             }
             Ok(_) | Err(_) => notes.push(format!(
@@ -188,12 +188,12 @@ fn idents(columns: &[String]) -> String {
 }
 
 impl Session {
-    /// What the target is and has, as far as new tables are concerned. From here to [`Session::created`] its
+    /// What the target is and has, as far as new tables are concerned. From here to [`Session::end_creating`] its
     /// statements are bounded in time: whoever holds a name without committing shall not hold a run up.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn ground(&mut self) -> Result<Ground, TargetError> {
+    pub fn begin_creating(&mut self) -> Result<Site, TargetError> {
         let of = |error: postgres::Error| TargetError::of(&error, "say what new tables may have");
         self.client.batch_execute(&format!("SET statement_timeout = '{LIMIT}'")).map_err(of)?;
         let who = "SELECT current_database()::text, current_user::text";
@@ -207,7 +207,7 @@ impl Session {
         } else {
             Vec::new()
         };
-        Ok(Ground {
+        Ok(Site {
             facts: self.facts.clone(),
             database: row.get(0),
             user: row.get(1),
@@ -217,11 +217,11 @@ impl Session {
         })
     }
 
-    /// Ends what [`Session::ground`] began.
+    /// Ends what [`Session::begin_creating`] began.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn created(&mut self) -> Result<(), TargetError> {
+    pub fn end_creating(&mut self) -> Result<(), TargetError> {
         self.run("RESET statement_timeout", "reset a setting")
     }
 
@@ -230,10 +230,10 @@ impl Session {
     ///
     /// # Errors
     /// [`TargetError`]; the session can be used on unless it is lost.
-    pub fn create(&mut self, name: &TableName, ddl: &Ddl, ground: &mut Ground) -> Result<Made, TargetError> {
+    pub fn create(&mut self, name: &TableName, ddl: &Ddl, site: &mut Site) -> Result<Made, TargetError> {
         let doing = format!("create {name}");
         for _ in 0..5 {
-            let schema = if ground.schemas.contains(name.schema()) {
+            let schema = if site.schemas.contains(name.schema()) {
                 String::new()
             } else {
                 format!("CREATE SCHEMA {}; ", sql::ident(name.schema()))
@@ -243,7 +243,7 @@ impl Session {
             log::debug!("target: {statements}");
             let made = self.client.batch_execute(&format!("BEGIN; {statements}; COMMIT"));
             let Err(error) = made.map_err(|error| TargetError::of(&error, &doing)) else {
-                ground.schemas.insert(name.schema().to_owned());
+                site.schemas.insert(name.schema().to_owned());
                 return Ok(Made::Created);
             };
             // The simple protocol leaves the transaction open after an error.
@@ -258,7 +258,7 @@ impl Session {
             let there = "SELECT 1 FROM pg_namespace WHERE nspname = $1::text";
             let found = self.client.query_opt(there, &[&name.schema()]);
             let found = found.map_err(|error| TargetError::of(&error, "look for a schema"))?;
-            if found.is_none() || !ground.schemas.insert(name.schema().to_owned()) {
+            if found.is_none() || !site.schemas.insert(name.schema().to_owned()) {
                 // Not the schema: something else than a table has this name.
                 return Err(error);
             }
@@ -268,16 +268,16 @@ impl Session {
 }
 
 /// What to try where a table could not be made.
-pub fn remedy(error: &TargetError, name: &TableName, ground: &Ground) -> String {
-    let (schema, user) = (sql::ident(name.schema()), sql::ident(&ground.user));
+pub fn remedy(error: &TargetError, name: &TableName, site: &Site) -> String {
+    let (schema, user) = (sql::ident(name.schema()), sql::ident(&site.user));
     match error.sqlstate() {
-        Some("42501") if ground.schemas.contains(name.schema()) => {
+        Some("42501") if site.schemas.contains(name.schema()) => {
             format!("as an administrator of the target: `GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}`")
         }
         Some("42501") => format!(
             "as an administrator of the target: `CREATE SCHEMA {schema} AUTHORIZATION {user}`, or `GRANT CREATE ON \
              DATABASE {} TO {user}`",
-            sql::ident(&ground.database)
+            sql::ident(&site.database)
         ),
         Some("42704" | "3F000") => {
             "create what the target does not know first (CREATE TYPE, DOMAIN or EXTENSION, in the schema that it has \

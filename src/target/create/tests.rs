@@ -5,8 +5,8 @@ const GREENPLUM_6: (u32, bool) = (90_426, true);
 const GREENPLUM_7: (u32, bool) = (120_012, true);
 const POSTGRES: (u32, bool) = (150_004, false);
 
-fn ground((version, greenplum): (u32, bool)) -> Ground {
-    Ground {
+fn site((version, greenplum): (u32, bool)) -> Site {
+    Site {
         facts: Facts { version, greenplum, text: String::new() },
         database: "d".into(),
         user: "loader".into(),
@@ -42,7 +42,7 @@ fn table(key: &[&str], distribution: Distribution) -> Definition {
 }
 
 fn made(from: &Definition, target: (u32, bool)) -> Ddl {
-    ddl(&TableName::new("s", "t").unwrap(), from, &ground(target)).unwrap()
+    ddl(&TableName::new("s", "t").unwrap(), from, &site(target)).unwrap()
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn what_is_no_plain_table_is_said() {
 fn nothing_that_a_source_says_leads_out_of_the_statement() {
     let mut bad = table(&[], Distribution::None);
     bad.columns[0].type_name = "int); DROP TABLE x; --".into();
-    let error = ddl(&TableName::new("s", "t").unwrap(), &bad, &ground(POSTGRES)).unwrap_err();
+    let error = ddl(&TableName::new("s", "t").unwrap(), &bad, &site(POSTGRES)).unwrap_err();
     assert_eq!(error.column, "a");
     let mut bad = table(&[], Distribution::None);
     bad.columns[0].generated = Some("1) STORED); DROP TABLE x; --".into());
@@ -145,7 +145,7 @@ fn remedies_are_commands_for_whoever_may_give_them() {
         constraint: None,
     };
     let tried =
-        |schema: &str| remedy(&refused("42501"), &TableName::new(schema, "t").unwrap(), &ground(POSTGRES));
+        |schema: &str| remedy(&refused("42501"), &TableName::new(schema, "t").unwrap(), &site(POSTGRES));
     assert!(tried("s").contains(r#"`GRANT USAGE, CREATE ON SCHEMA "s" TO "loader"`"#));
     assert!(tried("New").contains(r#"`CREATE SCHEMA "New" AUTHORIZATION "loader"`"#));
     assert!(tried("New").contains(r#"`GRANT CREATE ON DATABASE "d" TO "loader"`"#));
