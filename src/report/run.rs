@@ -93,7 +93,7 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
         shown.push_str(&block("    try: ", &failure.remedy, width));
     }
     shown.push_str(&skipped(&plan.skipped));
-    shown.push_str(&notes(&outcome.created, width));
+    shown.push_str(&notes(&outcome.created));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
     shown
 }

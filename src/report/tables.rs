@@ -23,7 +23,7 @@ pub fn text(tables: &Tables, needed: usize, skipped: &[Skipped], took: Duration,
         shown.push_str(&block("    try: ", &failure.remedy, width));
     }
     shown.push_str(&left_alone(skipped));
-    shown.push_str(&notes(&tables.created, width));
+    shown.push_str(&notes(&tables.created));
     let resume = if tables.there < needed { ";\nthe same command resumes them" } else { "" };
     shown.push_str(&format!(
         "{}/{needed} tables, {} created, {} failed, in {:.2} s{resume}\n",
@@ -35,23 +35,24 @@ pub fn text(tables: &Tables, needed: usize, skipped: &[Skipped], took: Duration,
     shown
 }
 
-/// What was left out or changed: one paragraph for each remark, since thousands of tables may share one.
-pub(super) fn notes(created: &[Created], width: u16) -> String {
+/// What was left out or changed: one line for each remark, since thousands of tables may share one. Not wrapped, as
+/// what is left alone.
+pub(super) fn notes(created: &[Created]) -> String {
     let mut by_note: BTreeMap<&str, Vec<&TableName>> = BTreeMap::new();
     for one in created {
         for note in &one.notes {
             by_note.entry(note).or_default().push(&one.table);
         }
     }
-    let paragraph = |(note, tables): (&str, Vec<&TableName>)| {
+    let line = |(note, tables): (&str, Vec<&TableName>)| {
         let names = if tables.len() <= FEW {
             tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         } else {
             count(tables.len() as u64, "table")
         };
-        block("", &format!("created {names}: {note}"), width)
+        format!("created {names}: {note}\n")
     };
-    by_note.into_iter().map(paragraph).collect()
+    by_note.into_iter().map(line).collect()
 }
 
 /// For programs.
