@@ -24,7 +24,7 @@ pub fn text(tables: &Tables, needed: usize, skipped: &[Skipped], took: Duration,
     }
     shown.push_str(&left_alone(skipped));
     shown.push_str(&notes(&tables.created));
-    let resume = if tables.there < needed { ";\nthe same command resumes them" } else { "" };
+    let resume = if tables.there < needed { ";\nthe same command creates the rest" } else { "" };
     shown.push_str(&format!(
         "{}/{needed} tables, {} created, {} failed, in {:.2} s{resume}\n",
         tables.there,
