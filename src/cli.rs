@@ -112,6 +112,9 @@ pub struct Moves {
     #[command(flatten)]
     /// Which units.
     pub select: Select,
+    /// Also try again what failed in as many runs as `retries` allows
+    #[arg(long)]
+    pub retry_failed: bool,
     /// Start without looking first whether the mount can be used
     #[arg(long)]
     pub no_preflight: bool,
@@ -127,7 +130,7 @@ pub struct Run {
     #[arg(long)]
     pub create_tables: bool,
     /// Create the tables that the target lacks, due or not, and move nothing
-    #[arg(long, conflicts_with_all = ["from", "until", "max_units"])]
+    #[arg(long, conflicts_with_all = ["from", "until", "max_units", "retry_failed"])]
     pub tables_only: bool,
 }
 

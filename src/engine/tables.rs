@@ -161,33 +161,31 @@ fn create(
     one: &Needed,
     sources: &Asked<HashMap<TableName, Definition>>,
 ) -> Result<(Made, Vec<String>), NotMade> {
-    let failed = |error: &dyn std::fmt::Display, remedy: String| {
-        // What an earlier run exported waits for the table, not for another export.
-        let failure = UnitFailure::new(Stage::Check, error, remedy);
-        NotMade::Failed(UnitFailure { file_is_good: true, ..failure })
-    };
     let definition = match sources.get(&one.source) {
         Some(Ok(definitions)) => definitions.get(&one.table),
-        Some(Err(error)) => return Err(failed(error, error.remedy())),
+        Some(Err(error)) => return Err(NotMade::Failed(UnitFailure::of_source(Stage::Check, error))),
         None => None,
     };
     let definition = definition.ok_or_else(|| {
         let error = CheckError::NotInSource(one.table.to_string());
-        failed(&error, error.remedy().into())
+        NotMade::Failed(UnitFailure::new(Stage::Check, &error, error.remedy()))
     })?;
-    let mut made = attempt(session, site, one, definition, &failed)?;
+    let mut made = attempt(session, site, one, definition)?;
     let computes = site.generates && definition.columns.iter().any(|column| column.generated.is_some());
     if made.as_ref().is_err_and(|error| computes && blames_expression(error)) {
         // An expression may call a function that the target has not: then the values are copied as they are.
         let mut plain = Site { generates: false, ..site.clone() };
-        made = attempt(session, &mut plain, one, definition, &failed)?;
+        made = attempt(session, &mut plain, one, definition)?;
         site.schemas = plain.schemas;
     }
     made.map_err(|error| match error {
         lost @ (TargetError::Lost { .. } | TargetError::Connect { .. } | TargetError::Address { .. }) => {
             NotMade::Lost(lost)
         }
-        refused @ TargetError::Refused { .. } => failed(&refused, remedy(&refused, &one.target, site)),
+        refused @ TargetError::Refused { .. } => {
+            let remedy = remedy(&refused, &one.target, site);
+            NotMade::Failed(UnitFailure { remedy, ..UnitFailure::of_target(Stage::Check, &refused) })
+        }
     })
 }
 
@@ -198,10 +196,10 @@ fn attempt(
     site: &mut Site,
     one: &Needed,
     definition: &Definition,
-    failed: &dyn Fn(&dyn std::fmt::Display, String) -> NotMade,
 ) -> Result<Attempt, NotMade> {
     let ddl = ddl(&one.target, definition, site).map_err(|error| {
-        failed(&error, "look at that column in the source, or create the table in the target yourself".into())
+        let remedy = "look at that column in the source, or create the table in the target yourself";
+        NotMade::Failed(UnitFailure::new(Stage::Check, &error, remedy))
     })?;
     Ok(session.create(&one.target, &ddl, site).map(|made| (made, ddl.notes)))
 }
