@@ -28,7 +28,13 @@ use crate::target::Address;
 ///
 /// # Errors
 /// [`Failure`] where that could not be done at all.
-pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Screen) -> Result<Exit, Failure> {
+pub(super) fn run(
+    common: &Common,
+    moves: &Moves,
+    halves: Halves,
+    create_tables: bool,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
     let inventory = inventory::load(&common.inventory)?;
@@ -87,15 +93,17 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
         pool: &pool,
         stop: &stop,
         halves,
+        create_tables,
     };
     let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
     progress.finish();
-    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, &unlisted, &stop));
+    let exit =
+        outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, halves, &unlisted, &stop));
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
     let outcome = outcome?;
     match common.format {
         Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
-        Format::Json => print_json(&json(&run.id, &plan, &outcome, begin.elapsed(), exit.code()))?,
+        Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, begin.elapsed(), exit.code()))?,
     }
     Ok(exit)
 }
@@ -120,8 +128,14 @@ fn lock_jobs(
     Ok(jobs.map(|job| JobLock::take(ledger, &job.name, now)).collect::<Result<_, _>>()?)
 }
 
-fn exit(outcome: &Outcome, plan: &Plan, unlisted: &[(String, SourceError)], stop: &Stop) -> Exit {
-    let totals = Totals::of(outcome);
+fn exit(
+    outcome: &Outcome,
+    plan: &Plan,
+    halves: Halves,
+    unlisted: &[(String, SourceError)],
+    stop: &Stop,
+) -> Exit {
+    let totals = Totals::of(plan, outcome, halves);
     let unreachable = !unlisted.is_empty() && unlisted.iter().all(|(_, error)| error.is_unreachable());
     if let Some(exit) = stop.exit() {
         exit

@@ -43,7 +43,7 @@ pub type Unasked = (String, SourceError);
 pub type Span = (IdColumn, Option<(i64, i64)>);
 
 /// Asks every source in parallel. A source that cannot be reached does not hold the others up.
-fn ask_each<T: Send>(
+pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
     ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
@@ -173,7 +173,7 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
     })
 }
 
-fn bounds(stop: &Stop) -> Bounds<'_> {
+pub(super) fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 

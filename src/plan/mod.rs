@@ -15,11 +15,13 @@ use crate::names::TableName;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
 mod facts;
+mod needed;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
+pub use needed::{Needed, tables};
 use tables::{Ground, Tables};
 
 /// What an operator narrowed a command to. Empty lists mean everything.

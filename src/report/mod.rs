@@ -6,6 +6,7 @@ pub mod plan;
 pub mod preflight;
 pub mod run;
 pub mod status;
+pub mod tables;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};

@@ -62,7 +62,8 @@ impl CheckError {
                  included), or the source's `database`"
             }
             Self::NotInTarget(_) => {
-                "create the table in the target, or give its name there with `target:` in the inventory"
+                "create the table in the target (`gpferry run --create-tables` does), or give its name there with \
+                 `target:` in the inventory"
             }
             Self::MovesWithParent { .. } => {
                 "take one of the two out of the inventory, or give this one a `target:` of its own"
