@@ -3,6 +3,7 @@
 mod faults;
 mod meaning;
 mod report;
+mod scripts;
 mod tree;
 
 use std::path::Path;

@@ -1,0 +1,270 @@
+//! One unit after another by a script that people already have, each believed only for what its file holds.
+//!
+//! An exit code that means success proves nothing: such scripts end well when their directory is there already, when
+//! half of a pipeline died, and when they wrote nothing. So what stood at the file's place is put aside before the
+//! call, the answer comes only when everything that the script started is over, and the rows are counted in the file,
+//! with the checksum of every gzip member.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use thiserror::Error;
+
+use super::export::{Ground, Order, Outcome, Written, record};
+use super::{Stage, UnitFailure};
+use crate::csv::{OpenQuote, RowCounter};
+use crate::gzip::{CheckedReader, GzipError, Trailer};
+use crate::inventory::{CustomScript, Source};
+use crate::mount::{Exported, MountError};
+use crate::remote::{CommandFailed, Ending, Remote, Status};
+use crate::source::SourceError;
+use crate::source::argv::{self, ArgumentError, CallEnd, CallOrder, Called};
+use crate::unit::Unit;
+
+/// Inflated bytes that are looked at at a time.
+const PIECE: usize = 128 * 1024;
+
+/// Why a unit was not exported by such a script.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The script has no words for the unit.
+    #[error(transparent)]
+    Arguments(#[from] ArgumentError),
+    /// It ended otherwise than with success, or could not be called.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It said that all is well, and wrote nothing.
+    #[error("{script} on `{host}` said success (exit code {code}), and {} is not there", .file.display())]
+    NoFile {
+        /// The script.
+        script: String,
+        /// The host.
+        host: String,
+        /// Its exit code.
+        code: u32,
+        /// Where the file should stand, as the host sees it.
+        file: PathBuf,
+    },
+    /// It said that all is well, and the file has no bytes: not even gzip's own.
+    #[error("{script} on `{host}` said success (exit code {code}), and {} is empty (0 bytes)", .file.display())]
+    EmptyFile {
+        /// The script.
+        script: String,
+        /// The host.
+        host: String,
+        /// Its exit code.
+        code: u32,
+        /// The file, as the host sees it.
+        file: PathBuf,
+    },
+    /// The runner cannot see the file.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// It is not a whole gzip file.
+    #[error("the script said success, and {0}")]
+    File(#[from] GzipError),
+    /// It is not CSV.
+    #[error("{} is not CSV as PostgreSQL writes it: {error}", .file.display())]
+    NotCsv {
+        /// The file, as the runner sees it.
+        file: PathBuf,
+        /// Why not.
+        error: OpenQuote,
+    },
+    /// The run is to end.
+    #[error("stopped while the rows of {} were counted", .0.display())]
+    Stopped(PathBuf),
+}
+
+impl CallError {
+    /// Can the same call succeed a moment later?
+    fn can_retry(&self) -> bool {
+        match self {
+            Self::Source(error) => error.can_retry(),
+            // A pipeline whose first half died leaves such files.
+            Self::EmptyFile { .. } | Self::File(_) | Self::Stopped(_) => true,
+            Self::Arguments(_) | Self::NoFile { .. } | Self::Mount(_) | Self::NotCsv { .. } => false,
+        }
+    }
+
+    /// What to try.
+    fn remedy(&self) -> String {
+        match self {
+            Self::Arguments(_) => "give the window a length of whole seconds, or name the same host as another source \
+                 without `script`, and move the table from there"
+                .into(),
+            Self::Source(error) => error.remedy(),
+            Self::NoFile { file, .. } => format!(
+                "see whether the script ends with success because {} is there already (empty it, or mend the script), \
+                 and whether `script.file` in the inventory is where it writes",
+                file.parent().unwrap_or(Path::new("its directory")).display()
+            ),
+            Self::EmptyFile { .. } | Self::File(_) => {
+                "the script must not end with success when a part of it failed: `set -o pipefail` (bash), and the exit \
+                 codes of psql and gzip"
+                    .into()
+            }
+            Self::Mount(error) => error.remedy(),
+            Self::NotCsv { .. } => {
+                "let the script export by COPY … TO STDOUT WITH CSV, without a header; see scripts/README.md".into()
+            }
+            Self::Stopped(_) => "run again".into(),
+        }
+    }
+}
+
+impl From<&CallError> for UnitFailure {
+    fn from(error: &CallError) -> Self {
+        Self { can_retry: error.can_retry(), ..Self::new(Stage::Export, error, error.remedy()) }
+    }
+}
+
+/// Where a unit's file stands below the mount's subdirectory: by gpferry's own rule, or where the source's script puts
+/// it.
+///
+/// # Errors
+/// [`UnitFailure`] where that script cannot be asked for this unit.
+pub fn file(source: &Source, unit: &Unit, today: Date) -> Result<PathBuf, UnitFailure> {
+    let Some(script) = source.argv() else { return Ok(unit.relative_path(today)) };
+    if let Err(error) = argv::arguments(unit, &source.database) {
+        let failure = UnitFailure::from(&CallError::from(error));
+        return Err(UnitFailure { stage: Stage::Check, ..failure });
+    }
+    Ok(script.file.path(unit, &source.database, today))
+}
+
+/// Exports units one after another. `report` hears of each that has an outcome, by its index in the plan.
+///
+/// # Errors
+/// [`SourceError`] where the host is lost, or a stop was asked for: the units that `report` has not heard of are open.
+pub(super) fn export(
+    ground: Ground<'_>,
+    script: &CustomScript,
+    remote: &mut dyn Remote,
+    orders: &[Order<'_>],
+    mut report: impl FnMut(usize, Outcome),
+) -> Result<(), SourceError> {
+    for order in orders {
+        let stopped = || SourceError::GivenUp { host: ground.source.host.clone(), code: 130 };
+        if ground.stop.asked() {
+            return Err(stopped());
+        }
+        let began = Timestamp::now();
+        let called = match call(ground, script, remote, order)? {
+            Ok(called) => called,
+            Err(error) => {
+                report(order.index, Outcome::Failed(UnitFailure::from(&error)));
+                continue;
+            }
+        };
+        let outcome = match believe(ground, script, order, &called, began) {
+            Ok(exported) => Outcome::Exported { exported, took: called.took },
+            Err(CallError::Stopped(_)) => return Err(stopped()),
+            Err(error) => Outcome::Failed(UnitFailure::from(&error)),
+        };
+        report(order.index, outcome);
+    }
+    Ok(())
+}
+
+/// Makes the call of one unit. The inner error is the unit's own, the outer one the host's.
+fn call(
+    ground: Ground<'_>,
+    script: &CustomScript,
+    remote: &mut dyn Remote,
+    order: &Order<'_>,
+) -> Result<Result<Called, CallError>, SourceError> {
+    let arguments = match argv::arguments(order.unit, &ground.source.database) {
+        Ok(arguments) => arguments,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let path = script.path.display().to_string();
+    let what = format!("{path} for {}", order.unit.key.id);
+    let call = CallOrder {
+        what: &what,
+        file: &ground.mount.path_on(&ground.source.mount, &order.file).display().to_string(),
+        script: &path,
+        arguments: &arguments,
+        timeout: order.unit.entry.export.timeout,
+        zone: ground.zone,
+        run: ground.run,
+    };
+    Ok(match argv::call(remote, ground.script, call, ground.stop)? {
+        CallEnd::Called(called) if meant_success(script, called.code) => Ok(called),
+        CallEnd::Called(called) => {
+            let failed = CommandFailed::new(&ground.source.host, &what, ending(&called), &called.stderr);
+            Err(CallError::Source(failed.into()))
+        }
+        CallEnd::Failed(error) => Err(CallError::Source(error)),
+    })
+}
+
+fn meant_success(script: &CustomScript, code: u32) -> bool {
+    script.ok.iter().any(|&ok| u32::from(ok) == code)
+}
+
+/// The ending behind a code that does not mean success here; 0 may be one.
+fn ending(called: &Called) -> Ending {
+    match Ending::of(&Status::Exited(called.code), &called.stderr) {
+        Ending::Success => Ending::Script(0),
+        other => other,
+    }
+}
+
+/// Sees the file from here, counts its rows, and writes the manifest line.
+fn believe(
+    ground: Ground<'_>,
+    script: &CustomScript,
+    order: &Order<'_>,
+    called: &Called,
+    began: Timestamp,
+) -> Result<Exported, CallError> {
+    let (name, host) = (script.path.display().to_string(), ground.source.host.clone());
+    let there = || ground.mount.path_on(&ground.source.mount, &order.file);
+    let bytes = match called.bytes {
+        None => return Err(CallError::NoFile { script: name, host, code: called.code, file: there() }),
+        Some(0) => return Err(CallError::EmptyFile { script: name, host, code: called.code, file: there() }),
+        Some(bytes) => bytes,
+    };
+    let (rows, trailer) = count(ground, order, bytes)?;
+    // Opened once more: what was counted must still be what stands there.
+    let (_, now) = ground.mount.open_published(&order.file, bytes, Instant::now(), ground.stop)?;
+    if now != trailer {
+        return Err(MountError::Changed { path: ground.mount.path(&order.file) }.into());
+    }
+    let columns = order.columns.clone();
+    let exported = Exported { file: order.file.clone(), rows, trailer, columns };
+    let written = Written {
+        compressor: "the script's own",
+        settings: "the script's own; PGTZ, PGDATESTYLE=ISO,YMD PGCLIENTENCODING=UTF8 extra_float_digits=2 were \
+                   offered by the environment",
+        script: &name,
+        began,
+        took: called.took,
+    };
+    record(ground, order, &exported, &written)?;
+    Ok(exported)
+}
+
+fn count(ground: Ground<'_>, order: &Order<'_>, bytes: u64) -> Result<(u64, Trailer), CallError> {
+    let path = ground.mount.path(&order.file);
+    let until = ground.mount.patience();
+    let (file, trailer) = ground.mount.open_published(&order.file, bytes, until, ground.stop)?;
+    let mut reader = CheckedReader::new(file, &path, &trailer);
+    let mut counter = RowCounter::default();
+    let mut piece = vec![0; PIECE];
+    loop {
+        if ground.stop.asked() {
+            return Err(CallError::Stopped(path));
+        }
+        match reader.next(&mut piece)? {
+            0 => {
+                let rows = counter.finish().map_err(|error| CallError::NotCsv { file: path, error })?;
+                return Ok((rows, trailer));
+            }
+            n => counter.feed(&piece[..n]),
+        }
+    }
+}
