@@ -1,4 +1,4 @@
-//! Counting the rows of CSV as PostgreSQL reads them, in pieces of any size.
+//! Counting the rows of CSV as PostgreSQL reads them, in pieces of any size, and a look at one of its columns.
 //!
 //! The `csv` crate is not used for it: its reader skips empty lines, and the row of a table with one column that is
 //! NULL is an empty line. The rules are those of `CopyReadLineText` (PostgreSQL, `copyfromparse.c`): a quote toggles
@@ -28,23 +28,39 @@ enum LineEnd {
     Return,
 }
 
+/// How much of a watched field is kept. Bytes; times are shorter.
+const KEPT: usize = 64;
+
 /// Counts rows.
-#[derive(Debug)]
-pub struct RowCounter {
+pub struct RowCounter<'a> {
     rows: u64,
     quoted: bool,
     /// The row that has begun holds something.
     begun: bool,
     end: LineEnd,
+    /// Number of the field within its row, from 0.
+    field: usize,
+    watched: Option<usize>,
+    kept: Vec<u8>,
+    seen: Box<dyn FnMut(&[u8]) + 'a>,
 }
 
-impl Default for RowCounter {
-    fn default() -> Self {
-        Self { rows: 0, quoted: false, begun: false, end: LineEnd::Unknown }
+impl<'a> RowCounter<'a> {
+    /// A counter that hands out the beginning of one field of each row, without its quotes: the field of this number,
+    /// from 0.
+    pub fn watching(field: Option<usize>, seen: impl FnMut(&[u8]) + 'a) -> Self {
+        Self {
+            rows: 0,
+            quoted: false,
+            begun: false,
+            end: LineEnd::Unknown,
+            field: 0,
+            watched: field,
+            kept: Vec::with_capacity(KEPT),
+            seen: Box::new(seen),
+        }
     }
-}
 
-impl RowCounter {
     /// Takes the next bytes in.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
@@ -65,9 +81,17 @@ impl RowCounter {
                         _ => self.end = LineEnd::MaybeReturn,
                     }
                 }
+                b',' if !self.quoted => {
+                    self.settle();
+                    self.begun = true;
+                    self.field += 1;
+                }
                 _ => {
                     self.settle();
                     self.begun = true;
+                    if self.watched == Some(self.field) && self.kept.len() < KEPT {
+                        self.kept.push(byte);
+                    }
                 }
             }
         }
@@ -82,7 +106,10 @@ impl RowCounter {
         if self.quoted {
             return Err(OpenQuote { row: self.rows + 1 });
         }
-        Ok(self.rows + u64::from(self.begun))
+        if self.begun {
+            self.end_row();
+        }
+        Ok(self.rows)
     }
 
     /// A carriage return that no line feed followed was a whole line end.
@@ -96,6 +123,11 @@ impl RowCounter {
     fn end_row(&mut self) {
         self.rows += 1;
         self.begun = false;
+        self.field = 0;
+        if self.watched.is_some() {
+            (self.seen)(&self.kept);
+            self.kept.clear();
+        }
     }
 }
 
@@ -105,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn count(text: &str) -> Result<u64, OpenQuote> {
-        let mut counter = RowCounter::default();
+        let mut counter = RowCounter::watching(None, |_| ());
         counter.feed(text.as_bytes());
         counter.finish()
     }
@@ -138,6 +170,18 @@ mod tests {
         assert_eq!(count("a\nb,\"c\nd\n"), Err(OpenQuote { row: 2 }));
     }
 
+    #[test]
+    fn a_column_is_handed_out_row_by_row() {
+        let mut found = Vec::new();
+        let mut counter =
+            RowCounter::watching(Some(1), |field| found.push(String::from_utf8_lossy(field).into_owned()));
+        for piece in ["a,2021-", "08-10 00:00:00,\"x,", "y\n\",z\n\"b,c\",\"quoted\"\n", "\nonly\nd,last"] {
+            counter.feed(piece.as_bytes());
+        }
+        assert_eq!(counter.finish(), Ok(5));
+        assert_eq!(found, ["2021-08-10 00:00:00", "quoted", "", "", "last"]);
+    }
+
     /// A field as PostgreSQL writes it: NULL is empty, what could be misread is quoted.
     fn written(field: Option<&String>) -> String {
         match field {
@@ -166,7 +210,7 @@ mod tests {
             if !last_line_ends && lines.last().is_some_and(|line| !line.is_empty()) {
                 text.truncate(text.len() - end.len());
             }
-            let mut counter = RowCounter::default();
+            let mut counter = RowCounter::watching(None, |_| ());
             for bytes in text.as_bytes().chunks(piece) {
                 counter.feed(bytes);
             }

@@ -197,7 +197,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::inventory::{Compressor, ExportRule, LoadMode, LoadRule, OnPkViolation};
     use crate::inventory::{TableEntry, TableSelector, WindowRule};
@@ -207,40 +207,41 @@ mod tests {
     use jiff::civil::date;
     use std::path::Component;
     use std::sync::Arc;
+    use std::time::Duration;
 
-    fn unit(table: &str) -> Unit {
+    /// A unit of column `c ol`, from 2021-08-09 22:00 on.
+    pub(crate) fn unit(table: &str, end: Option<DateTime>) -> Unit {
         let table = TableName::new("s.x", table).unwrap();
-        let day = date(2021, 8, 9);
-        let window = Window::new(day.at(22, 0, 0, 0), date(2021, 8, 10).at(2, 0, 0, 0)).unwrap();
+        let window = end.map(|end| Window::new(date(2021, 8, 9).at(22, 0, 0, 0), end).unwrap());
+        let lag = Duration::ZERO;
         let entry = TableEntry {
             what: TableSelector::One(table.clone()),
             target: None,
-            window: WindowRule::None { every: None },
+            window: WindowRule::By { column: "c ol".into(), length: None, lag },
             filter: None,
             load: LoadRule {
                 mode: LoadMode::Insert,
                 match_columns: vec![],
                 on_pk_violation: OnPkViolation::Rollback,
             },
-            export: ExportRule {
-                timeout: std::time::Duration::ZERO,
-                retries: 0,
-                slice_bytes: 0,
-                compressor: Compressor::Auto,
-            },
+            export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
         };
         Unit {
-            key: UnitKey { source: "fab1".into(), id: unit_id("d", &table, Some(&window), None) },
+            key: UnitKey { source: "fab1".into(), id: unit_id("d", &table, window.as_ref(), None) },
             job: "j".into(),
             target: table.clone(),
             table,
-            window: Some(window),
+            window,
             entry: Arc::new(entry),
         }
     }
 
     fn path(pattern: &str, table: &str) -> String {
-        let path = FilePattern::parse(pattern).unwrap().path(&unit(table), "d", date(2030, 1, 1));
+        let path = FilePattern::parse(pattern).unwrap().path(
+            &unit(table, Some(date(2021, 8, 10).at(2, 0, 0, 0))),
+            "d",
+            date(2030, 1, 1),
+        );
         path.to_str().unwrap().to_owned()
     }
 

@@ -172,6 +172,32 @@ fn without_rows(stderr: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_pattern::tests::unit;
+    use jiff::civil::date;
+
+    #[test]
+    fn arguments_are_as_older_scripts_take_them() {
+        let end = date(2021, 8, 10).at(2, 0, 0, 0);
+        let words = arguments(&unit("a'; touch x; '", Some(end)), "q d").unwrap();
+        let (start, end) = ("2021-08-09 22:00:00", "2021-08-10 02:00:00");
+        let both = format!("{start}^{end}");
+        assert_eq!(words, [start, end, "a'; touch x; '", "s.x", "q d", &both, "c ol"]);
+    }
+
+    #[test]
+    fn a_unit_that_such_a_script_has_no_words_for_is_refused() {
+        let within = date(2021, 8, 10).at(2, 0, 0, 500_000);
+        assert_eq!(arguments(&unit("t", Some(within)), "d"), Err(ArgumentError::WithinASecond(within)));
+        let whole = unit("t", None);
+        assert_eq!(arguments(&whole, "d"), Err(ArgumentError::NoWindow(whole.table.to_string())));
+    }
+
+    #[test]
+    fn a_call_is_one_line_of_fields() {
+        let words = ["/x y.sh", "a b", "c\td\n", ""].map(str::to_owned).to_vec();
+        let line = Request::Call { no: 7, file: "/m/f.gz".into(), words }.line();
+        assert_eq!(line, "call\t7\t/m/f.gz\t/x y.sh\ta b\tc d \t\n");
+    }
 
     #[test]
     fn rows_of_an_answer_are_read() {

@@ -3,7 +3,7 @@
 //! An exit code that means success proves nothing: such scripts end well when their directory is there already, when
 //! half of a pipeline died, and when they wrote nothing. So what stood at the file's place is put aside before the
 //! call, the answer comes only when everything that the script started is over, and the rows are counted in the file,
-//! with the checksum of every gzip member.
+//! with the checksum of every gzip member, and held against the window.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use thiserror::Error;
 
+use super::bounds::Bounds;
 use super::export::{Ground, Order, Outcome, Written, record};
 use super::{Stage, UnitFailure};
 use crate::csv::{OpenQuote, RowCounter};
@@ -73,6 +74,18 @@ pub enum CallError {
         /// Why not.
         error: OpenQuote,
     },
+    /// It holds rows of other windows.
+    #[error(
+        "{} holds rows outside of its window: {before} before its start, {after} at its end or after it", .file.display()
+    )]
+    OutsideWindow {
+        /// The file, as the runner sees it.
+        file: PathBuf,
+        /// Rows before the start.
+        before: u64,
+        /// Rows at the end or after it.
+        after: u64,
+    },
     /// The run is to end.
     #[error("stopped while the rows of {} were counted", .0.display())]
     Stopped(PathBuf),
@@ -85,7 +98,11 @@ impl CallError {
             Self::Source(error) => error.can_retry(),
             // A pipeline whose first half died leaves such files.
             Self::EmptyFile { .. } | Self::File(_) | Self::Stopped(_) => true,
-            Self::Arguments(_) | Self::NoFile { .. } | Self::Mount(_) | Self::NotCsv { .. } => false,
+            Self::Arguments(_)
+            | Self::NoFile { .. }
+            | Self::Mount(_)
+            | Self::NotCsv { .. }
+            | Self::OutsideWindow { .. } => false,
         }
     }
 
@@ -109,6 +126,11 @@ impl CallError {
             Self::Mount(error) => error.remedy(),
             Self::NotCsv { .. } => {
                 "let the script export by COPY … TO STDOUT WITH CSV, without a header; see scripts/README.md".into()
+            }
+            Self::OutsideWindow { .. } => {
+                "windows are half-open: let the script export `>= START AND < END`, not `<= END`; and let its database \
+                 session keep the time zone of PGTZ"
+                    .into()
             }
             Self::Stopped(_) => "run again".into(),
         }
@@ -252,18 +274,32 @@ fn count(ground: Ground<'_>, order: &Order<'_>, bytes: u64) -> Result<(u64, Trai
     let path = ground.mount.path(&order.file);
     let until = ground.mount.patience();
     let (file, trailer) = ground.mount.open_published(&order.file, bytes, until, ground.stop)?;
-    let mut reader = CheckedReader::new(file, &path, &trailer);
-    let mut counter = RowCounter::default();
+    let mut bounds = order.unit.window.map(|window| Bounds::of(window, ground.zone));
+    let column = order.unit.window_column();
+    let watched = order.columns.iter().position(|name| Some(name.as_str()) == column);
+    let counter = RowCounter::watching(watched, |field| bounds.iter_mut().for_each(|one| one.look(field)));
+    let rows = read_rows(ground, CheckedReader::new(file, &path, &trailer), counter, &path)?;
+    match bounds {
+        Some(Bounds { before, after, .. }) if before + after > 0 => {
+            Err(CallError::OutsideWindow { file: path, before, after })
+        }
+        Some(_) | None => Ok((rows, trailer)),
+    }
+}
+
+fn read_rows(
+    ground: Ground<'_>,
+    mut reader: CheckedReader,
+    mut counter: RowCounter<'_>,
+    path: &Path,
+) -> Result<u64, CallError> {
     let mut piece = vec![0; PIECE];
     loop {
         if ground.stop.asked() {
-            return Err(CallError::Stopped(path));
+            return Err(CallError::Stopped(path.into()));
         }
         match reader.next(&mut piece)? {
-            0 => {
-                let rows = counter.finish().map_err(|error| CallError::NotCsv { file: path, error })?;
-                return Ok((rows, trailer));
-            }
+            0 => return counter.finish().map_err(|error| CallError::NotCsv { file: path.into(), error }),
             n => counter.feed(&piece[..n]),
         }
     }

@@ -4,6 +4,7 @@
 //! and the others go on.
 
 pub mod argv;
+mod bounds;
 pub mod check;
 pub mod export;
 pub mod load;

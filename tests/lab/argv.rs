@@ -262,15 +262,16 @@ fn pids(case: &Case) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
 #[track_caller]
 fn nothing_is_left(case: &Case, pids: &[String]) {
     assert_eq!(pids.len(), 3, "{pids:?}");
     wait_for("a process is left", Duration::from_secs(20), || {
-        !script_runs(case)
-            && pids.iter().all(|pid| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                stat.is_empty() || stat.contains(") Z ")
-            })
+        !script_runs(case) && pids.iter().all(|pid| is_gone(pid))
     });
     wait_for("half a file is left", Duration::from_secs(20), || case.files().is_empty());
 }
@@ -313,6 +314,37 @@ fn ctrl_c_and_a_killed_runner_end_the_script() {
     }
 }
 
+/// The script alone, whose supervisor is killed in the middle of a call: the undertaker does what it cannot do.
+#[test]
+fn a_killed_supervisor_leaves_no_process_and_no_half_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("x.csv.gz"), "of an earlier attempt").unwrap();
+    fs::write(
+        path("x.sh"),
+        "echo half >\"$1\"; echo $$ >\"$1.pid.tmp\"; mv \"$1.pid.tmp\" \"$1.pid\"; sleep 4242\n",
+    )
+    .unwrap();
+    let file = path("x.csv.gz");
+    let mut supervisor = Command::new("bash")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/argv.sh"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let requests = format!("hello\t1\tN\t0\t0\ncall\t0\t{file}\t{}\t{file}\n", path("x.sh"));
+    std::io::Write::write_all(supervisor.stdin.as_mut().unwrap(), requests.as_bytes()).unwrap();
+    let pid = || fs::read_to_string(path("x.csv.gz.pid")).unwrap_or_default().trim().to_owned();
+    wait_for("the script runs", Duration::from_secs(20), || !pid().is_empty());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "half\n");
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    wait_for("the script is left", Duration::from_secs(20), || is_gone(&pid()));
+    wait_for("half a file is left", Duration::from_secs(20), || {
+        fs::read_to_string(&file).unwrap_or_default() == "of an earlier attempt"
+    });
+}
+
 #[test]
 fn a_query_of_a_stopped_call_is_cancelled_in_the_database() {
     let mut case = one_row("argv_query");
@@ -332,6 +364,18 @@ fn a_file_that_a_child_of_the_script_still_writes_is_waited_for() {
     inventory(&case, "mkdir -p \"$dir\"\n( sleep 1; export_csv | gzip >\"$file\" ) &\nexit 99\n", "");
     case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
     case.assert_same("SELECT * FROM t");
+}
+
+#[test]
+fn a_script_that_closes_its_windows_on_both_ends_is_found_out() {
+    let mut case = two_windows("argv_closed");
+    inventory(&case, USUAL, "");
+    case.edit_inventory("version: 1\n", "version: 1\ntimezone: Asia/Shanghai\n");
+    let path = format!("{}/hosts/a/home/gpadmin/it's a script-{}.sh", lab().get("LAB_DIR"), case.database());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("AND $column < '$end'", "AND $column <= '$end'")).unwrap();
+    case.gpferry(&["run"]).expect(3).says("0 before its start, 1 at its end or after it").says("half-open");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 0);
 }
 
 #[test]
