@@ -32,7 +32,8 @@ enum LineEnd {
 const KEPT: usize = 64;
 
 /// Counts rows.
-pub struct RowCounter<'a> {
+#[derive(Debug)]
+pub struct RowCounter<F> {
     rows: u64,
     quoted: bool,
     /// The row that has begun holds something.
@@ -42,13 +43,13 @@ pub struct RowCounter<'a> {
     field: usize,
     watched: Option<usize>,
     kept: Vec<u8>,
-    seen: Box<dyn FnMut(&[u8]) + 'a>,
+    seen: F,
 }
 
-impl<'a> RowCounter<'a> {
+impl<F: FnMut(&[u8])> RowCounter<F> {
     /// A counter that hands out the beginning of one field of each row, without its quotes: the field of this number,
     /// from 0.
-    pub fn watching(field: Option<usize>, seen: impl FnMut(&[u8]) + 'a) -> Self {
+    pub fn watching(field: Option<usize>, seen: F) -> Self {
         Self {
             rows: 0,
             quoted: false,
@@ -57,7 +58,7 @@ impl<'a> RowCounter<'a> {
             field: 0,
             watched: field,
             kept: Vec::with_capacity(KEPT),
-            seen: Box::new(seen),
+            seen,
         }
     }
 

@@ -290,7 +290,7 @@ fn count(ground: Ground<'_>, order: &Order<'_>, bytes: u64) -> Result<(u64, Trai
 fn read_rows(
     ground: Ground<'_>,
     mut reader: CheckedReader,
-    mut counter: RowCounter<'_>,
+    mut counter: RowCounter<impl FnMut(&[u8])>,
     path: &Path,
 ) -> Result<u64, CallError> {
     let mut piece = vec![0; PIECE];

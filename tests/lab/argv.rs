@@ -330,6 +330,7 @@ fn a_killed_supervisor_leaves_no_process_and_no_half_file() {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/argv.sh"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let requests = format!("hello\t1\tN\t0\t0\ncall\t0\t{file}\t{}\t{file}\n", path("x.sh"));
