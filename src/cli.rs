@@ -112,6 +112,9 @@ pub struct Moves {
     #[command(flatten)]
     /// Which units.
     pub select: Select,
+    /// Also try again what failed in as many runs as `retries` allows
+    #[arg(long)]
+    pub retry_failed: bool,
     /// Start without looking first whether the mount can be used
     #[arg(long)]
     pub no_preflight: bool,

@@ -125,8 +125,9 @@ impl FilePattern {
 
     /// Where a unit's file stands below the mount's subdirectory; the day is that of the window's start, or `today`.
     pub fn path(&self, unit: &Unit, database: &str, today: Date) -> PathBuf {
-        let day = unit.window.map_or(today, |window| window.start().date());
-        let (start, end) = unit.window.map(|window| (window.start(), window.end())).unzip();
+        let window = unit.extent.window();
+        let day = window.map_or(today, |window| window.start().date());
+        let (start, end) = window.map(|window| (window.start(), window.end())).unzip();
         let time =
             |time: Option<DateTime>, write: fn(DateTime) -> String| time.map(write).unwrap_or_default();
         let text: String = self
@@ -199,10 +200,11 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::inventory::{Compressor, ExportRule, LoadMode, LoadRule, OnPkViolation};
-    use crate::inventory::{TableEntry, TableSelector, WindowRule};
+    use crate::inventory::{Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation};
+    use crate::inventory::{TableEntry, TableSelector, WindowBy, WindowRule};
+    use crate::measure::{Measure, Scale};
     use crate::names::TableName;
-    use crate::unit::{UnitKey, unit_id};
+    use crate::unit::{Extent, Rows, UnitKey, series_of, unit_id};
     use crate::window::Window;
     use jiff::civil::date;
     use std::path::Component;
@@ -212,12 +214,15 @@ pub(crate) mod tests {
     /// A unit of column `c ol`, from 2021-08-09 22:00 on.
     pub(crate) fn unit(table: &str, end: Option<DateTime>) -> Unit {
         let table = TableName::new("s.x", table).unwrap();
-        let window = end.map(|end| Window::new(date(2021, 8, 9).at(22, 0, 0, 0), end).unwrap());
-        let lag = Duration::ZERO;
+        let window = |end| Window::new(date(2021, 8, 9).at(22, 0, 0, 0), end).unwrap();
+        let extent = end.map_or(Extent::Whole, |end| Extent::Times(window(end)));
+        let (lag, column) = (Duration::ZERO, "c ol".to_owned());
+        let cut = Cut::Time { scale: Scale::Time, length: None };
+        let measure = Measure::By(Scale::Time, column.clone());
         let entry = TableEntry {
             what: TableSelector::One(table.clone()),
             target: None,
-            window: WindowRule::By { column: "c ol".into(), length: None, lag },
+            window: WindowRule::By(WindowBy { column, cut, lag, null_window: NullWindow::Skip }),
             filter: None,
             load: LoadRule {
                 mode: LoadMode::Insert,
@@ -226,12 +231,15 @@ pub(crate) mod tests {
             },
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
         };
+        let series = series_of("d", &table, None);
         Unit {
-            key: UnitKey { source: "fab1".into(), id: unit_id("d", &table, window.as_ref(), None) },
+            key: UnitKey { source: "fab1".into(), id: unit_id(&series, &extent, None) },
             job: "j".into(),
             target: table.clone(),
             table,
-            window,
+            extent,
+            waits: false,
+            rows: Arc::new(Rows { series, measure, tag: None, without: vec![] }),
             entry: Arc::new(entry),
         }
     }

@@ -6,11 +6,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::fault::Fault;
-use super::model::{Inventory, WindowRule};
+use super::model::{Cut, Inventory, NullWindow, WindowBy, WindowRule};
 use super::reader::{Reader, join};
 use super::top::Written;
+use crate::measure::Scale;
 
 const ANOTHER_SOURCE: &str = "name the same host as another source without `script`, and move it from there";
+
+const TIMES_ONLY: &str = "takes times, and a column of timestamps or dates";
 
 /// Puts down a fault for each.
 pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Written) {
@@ -26,15 +29,24 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
                 let what = "a script that is called by arguments gets no condition";
                 reader.add(Fault::new(reader.place(&path), path, what, ANOTHER_SOURCE));
             }
-            if matches!(entry.window, WindowRule::None { .. }) {
-                let layers = [path, job_path, "defaults"].map(|layer| format!("{layer}.window"));
-                let written = layers.iter().find(|path| reader.is_written(path));
-                windows.insert(written.unwrap_or(path).clone());
-            }
+            let (key, what) = match &entry.window {
+                WindowRule::None { .. } => ("window", "needs the start and end of a window"),
+                WindowRule::By(WindowBy { cut: Cut::Ids { .. }, .. }) => ("window.type", TIMES_ONLY),
+                WindowRule::By(WindowBy { cut: Cut::Time { scale, .. }, .. }) if *scale != Scale::Time => {
+                    ("window.type", TIMES_ONLY)
+                }
+                WindowRule::By(WindowBy { null_window: NullWindow::Include, .. }) => {
+                    ("window.null_window", "cannot be asked for rows without a time")
+                }
+                WindowRule::By(_) => continue,
+            };
+            let layers = [path, job_path, "defaults"].map(|layer| format!("{layer}.{key}"));
+            let written = layers.iter().find(|path| reader.is_written(path));
+            windows.insert((written.unwrap_or(path).clone(), what));
         }
     }
-    for path in windows {
-        let what = "a script that is called by arguments needs the start and end of a window";
+    for (path, what) in windows {
+        let what = format!("a script that is called by arguments {what}");
         reader.add(Fault::new(reader.place(&path), path, what, ANOTHER_SOURCE));
     }
 }

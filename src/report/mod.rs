@@ -27,7 +27,7 @@ fn trimmed(table: &Table) -> String {
 }
 
 /// `1 unit`, `2 units`.
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

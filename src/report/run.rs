@@ -25,6 +25,8 @@ pub struct Totals {
     pub already_there: u64,
     /// Units whose file is on the mount, not loaded.
     pub exported: u64,
+    /// Units that were not begun, since their job's `hours` are over.
+    pub closed: u64,
     /// Units that failed.
     pub failed: u64,
     /// Rows that this run put into the target.
@@ -36,7 +38,8 @@ pub struct Totals {
 impl Totals {
     /// Adds a run up.
     pub fn of(outcome: &Outcome) -> Self {
-        let mut totals = Self { units: outcome.fates.len() as u64, ..Self::default() };
+        let (units, closed) = (outcome.fates.len() as u64, outcome.closed as u64);
+        let mut totals = Self { units, closed, ..Self::default() };
         for fate in outcome.fates.iter().flatten() {
             totals.bytes += fate.record.exported.as_ref().map_or(0, |exported| exported.trailer.bytes);
             match (fate.record.state, fate.how) {
@@ -47,7 +50,7 @@ impl Totals {
                 }
                 (State::Exported | State::Loading, _) => totals.exported += 1,
                 (State::Failed, _) => totals.failed += 1,
-                (State::Exporting, _) => {}
+                (State::Exporting | State::Replaced, _) => {}
             }
         }
         totals
@@ -55,7 +58,7 @@ impl Totals {
 
     /// Units that were neither finished nor failed: a stop left them.
     pub fn left(&self) -> u64 {
-        self.units - self.loaded - self.already_there - self.exported - self.failed
+        self.units - self.loaded - self.already_there - self.exported - self.failed - self.closed
     }
 }
 
@@ -103,6 +106,9 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
     if totals.exported > 0 && halves != Halves::Export {
         parts.push(format!("{} exported and waiting to be loaded", totals.exported));
     }
+    if totals.closed > 0 {
+        parts.push(format!("{} left for the job's next `hours`", totals.closed));
+    }
     if totals.left() > 0 {
         parts.push(format!("{} not finished", totals.left()));
     }
@@ -134,7 +140,7 @@ pub fn json(run: &str, plan: &Plan, outcome: &Outcome, took: Duration, exit_code
         "seconds": two_decimals(took.as_secs_f64()),
         "totals": {
             "units": totals.units, "loaded": totals.loaded, "already_there": totals.already_there,
-            "exported": totals.exported, "failed": totals.failed, "left": totals.left(),
+            "exported": totals.exported, "failed": totals.failed, "left": totals.left(), "outside_hours": totals.closed,
             "rows": totals.rows, "bytes": totals.bytes,
         },
         "units": units,

@@ -11,9 +11,10 @@ use thiserror::Error;
 
 use super::{Conversation, Reply, Request, Script, SourceError};
 use crate::file_pattern::time_text;
+use crate::measure::{Measure, Scale};
 use crate::remote::{CommandFailed, Ending, Remote};
 use crate::stop::Stop;
-use crate::unit::Unit;
+use crate::unit::{Extent, Unit};
 
 /// How often a call that runs looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -24,6 +25,15 @@ pub enum ArgumentError {
     /// It has no window.
     #[error("{0} has no window, and a script that is called by arguments needs a start and an end")]
     NoWindow(String),
+    /// Its rows are not told apart by time.
+    #[error("{0} is not cut by times, and a script that is called by arguments takes nothing else")]
+    NotTimes(String),
+    /// Rows that are in the target already by another window column must be left out.
+    #[error(
+        "some rows of {0} are in the target by another window column, and a script that is called by arguments \
+         cannot leave them out"
+    )]
+    LeftOut(String),
     /// A bound within a second.
     #[error(
         "the window's bound {0} is within a second, and a script that is called by arguments takes whole seconds: \
@@ -37,16 +47,25 @@ pub enum ArgumentError {
 /// # Errors
 /// [`ArgumentError`].
 pub fn arguments(unit: &Unit, database: &str) -> Result<[String; 7], ArgumentError> {
-    let (Some(window), Some(column)) = (unit.window, unit.window_column()) else {
-        return Err(ArgumentError::NoWindow(unit.table.to_string()));
+    let shown = || unit.table.to_string();
+    let window = match unit.extent {
+        Extent::Times(window) => window,
+        Extent::Whole => return Err(ArgumentError::NoWindow(shown())),
+        Extent::Nulls | Extent::Ids(_) => return Err(ArgumentError::NotTimes(shown())),
     };
+    let Measure::By(Scale::Time, column) = &unit.rows.measure else {
+        return Err(ArgumentError::NotTimes(shown()));
+    };
+    if !unit.rows.without.is_empty() {
+        return Err(ArgumentError::LeftOut(shown()));
+    }
     if let Some(bound) = [window.start(), window.end()].into_iter().find(|at| at.subsec_nanosecond() != 0) {
         return Err(ArgumentError::WithinASecond(bound));
     }
     let (start, end) = (time_text(window.start()), time_text(window.end()));
     let both = format!("{start}^{end}");
     let table = &unit.table;
-    Ok([start, end, table.table().into(), table.schema().into(), database.into(), both, column.into()])
+    Ok([start, end, table.table().into(), table.schema().into(), database.into(), both, column.clone()])
 }
 
 /// One call.
@@ -173,7 +192,9 @@ fn without_rows(stderr: &str) -> String {
 mod tests {
     use super::*;
     use crate::file_pattern::tests::unit;
+    use crate::measure::{Loaded, everything};
     use jiff::civil::date;
+    use std::sync::Arc;
 
     #[test]
     fn arguments_are_as_older_scripts_take_them() {
@@ -190,6 +211,18 @@ mod tests {
         assert_eq!(arguments(&unit("t", Some(within)), "d"), Err(ArgumentError::WithinASecond(within)));
         let whole = unit("t", None);
         assert_eq!(arguments(&whole, "d"), Err(ArgumentError::NoWindow(whole.table.to_string())));
+    }
+
+    #[test]
+    fn what_is_there_by_another_measure_cannot_be_left_out() {
+        let mut unit = unit("t", Some(date(2021, 8, 10).at(2, 0, 0, 0)));
+        let loaded = Loaded { measure: Measure::All, tag: None, intervals: vec![everything()] };
+        let rows = Arc::make_mut(&mut unit.rows);
+        rows.without.push(loaded);
+        assert!(matches!(arguments(&unit, "d"), Err(ArgumentError::LeftOut(_))));
+        let rows = Arc::make_mut(&mut unit.rows);
+        rows.measure = Measure::By(Scale::EpochMillis, "n".into());
+        assert!(matches!(arguments(&unit, "d"), Err(ArgumentError::NotTimes(_))));
     }
 
     #[test]

@@ -109,6 +109,9 @@ impl CallError {
     /// What to try.
     fn remedy(&self) -> String {
         match self {
+            Self::Arguments(ArgumentError::LeftOut(_)) => "go back to the window column that the table had before, or \
+                 name the same host as another source without `script`, and move the table from there"
+                .into(),
             Self::Arguments(_) => "give the window a length of whole seconds, or name the same host as another source \
                  without `script`, and move the table from there"
                 .into(),
@@ -256,8 +259,13 @@ fn believe(
     if now != trailer {
         return Err(MountError::Changed { path: ground.mount.path(&order.file) }.into());
     }
-    let columns = order.columns.clone();
-    let exported = Exported { file: order.file.clone(), rows, trailer, columns };
+    let exported = Exported {
+        file: order.file.clone(),
+        rows,
+        trailer,
+        columns: order.columns.clone(),
+        left_out: order.unit.rows.left_out(),
+    };
     let written = Written {
         compressor: "the script's own",
         settings: "the script's own; PGTZ, PGDATESTYLE=ISO,YMD PGCLIENTENCODING=UTF8 extra_float_digits=2 were \
@@ -274,8 +282,8 @@ fn count(ground: Ground<'_>, order: &Order<'_>, bytes: u64) -> Result<(u64, Trai
     let path = ground.mount.path(&order.file);
     let until = ground.mount.patience();
     let (file, trailer) = ground.mount.open_published(&order.file, bytes, until, ground.stop)?;
-    let mut bounds = order.unit.window.map(|window| Bounds::of(window, ground.zone));
-    let column = order.unit.window_column();
+    let mut bounds = order.unit.extent.window().map(|window| Bounds::of(*window, ground.zone));
+    let column = order.unit.rows.measure.column();
     let watched = order.columns.iter().position(|name| Some(name.as_str()) == column);
     let counter = RowCounter::watching(watched, |field| bounds.iter_mut().for_each(|one| one.look(field)));
     let rows = read_rows(ground, CheckedReader::new(file, &path, &trailer), counter, &path)?;

@@ -202,8 +202,13 @@ fn prove(
     until: Instant,
 ) -> Result<Exported, MountError> {
     let (_, trailer) = ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?;
-    let exported =
-        Exported { file: order.file.clone(), rows: published.rows, trailer, columns: order.columns.clone() };
+    let exported = Exported {
+        file: order.file.clone(),
+        rows: published.rows,
+        trailer,
+        columns: order.columns.clone(),
+        left_out: order.unit.rows.left_out(),
+    };
     let written = Written {
         compressor: &published.compressor,
         settings: "DateStyle=ISO,YMD TimeZone=UTC IntervalStyle=postgres extra_float_digits=3 bytea_output=hex \

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop"],
-    &["file_pattern", "inventory", "unit", "window"],
+    &["file_pattern", "interval", "inventory", "measure", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
     &["ledger", "source", "target"],
     &["failure", "step"],

@@ -11,3 +11,4 @@ mod refuses;
 mod ssh;
 mod support;
 mod target;
+mod windows;

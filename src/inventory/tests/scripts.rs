@@ -63,6 +63,14 @@ fn what_a_script_called_by_arguments_never_heard_of_is_refused() {
         .replace("{ table: a.b, window: none }", "a.b\n      - a.c")
         .replace("jobs:", "defaults: { window: §none }\njobs:");
     one_fault(&shared, "defaults.window", window);
+    for (more, key) in [
+        ("type: §id, step: 10", "type"),
+        ("length: 1h, type: §epoch_ms", "type"),
+        ("length: 1h, null_window: §include", "null_window"),
+    ] {
+        let by = with_window(ARGV).replace("length: 1h", more);
+        one_fault(&by, &format!("jobs.j.tables[0].window.{key}"), "a script that is called by arguments");
+    }
     let filtered = with_window(ARGV).replace("length: 1h }", "length: 1h }, where: §x = 1");
     one_fault(&filtered, "jobs.j.tables[0].where", "another source without `script`");
 }
