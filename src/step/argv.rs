@@ -142,7 +142,45 @@ impl CallError {
 
 impl From<&CallError> for UnitFailure {
     fn from(error: &CallError) -> Self {
-        Self { can_retry: error.can_retry(), ..Self::new(Stage::Export, error, error.remedy()) }
+        match error {
+            CallError::Mount(error) => Self::of_mount(Stage::Export, error),
+            CallError::Source(source) => {
+                let own = match source {
+                    SourceError::Command(failed) => is_units_own(failed),
+                    other => other.is_units_own(),
+                };
+                Self { own, ..Self::of_source(Stage::Export, source) }
+            }
+            CallError::Arguments(_)
+            | CallError::NoFile { .. }
+            | CallError::EmptyFile { .. }
+            | CallError::File(_)
+            | CallError::NotCsv { .. }
+            | CallError::OutsideWindow { .. }
+            | CallError::Stopped(_) => {
+                Self { can_retry: error.can_retry(), ..Self::new(Stage::Export, error, error.remedy()) }
+            }
+        }
+    }
+}
+
+/// Was it the unit's own fault that a call failed? A script's code says nothing of that; its stderr may.
+fn is_units_own(failed: &CommandFailed) -> bool {
+    match failed.ending {
+        Ending::TimedOut { .. } => true,
+        Ending::Script(_) | Ending::General(_) | Ending::Misuse => {
+            let said = failed.stderr_tail.join("\n");
+            SourceError::failed(&failed.host, failed.what.clone(), None, &said).is_units_own()
+        }
+        Ending::Success
+        | Ending::DatabaseLost
+        | Ending::NotExecutable
+        | Ending::NotFound
+        | Ending::InvalidExit
+        | Ending::Signalled { .. }
+        | Ending::OutOfRange(_)
+        | Ending::ServerSignal { .. }
+        | Ending::Lost => false,
     }
 }
 
@@ -310,5 +348,21 @@ fn read_rows(
             0 => return counter.finish().map_err(|error| CallError::NotCsv { file: path.into(), error }),
             n => counter.feed(&piece[..n]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_down_is_not_the_unit_s_own_fault() {
+        let own = |ending, stderr: &str| is_units_own(&CommandFailed::new("h", "x.sh", ending, stderr));
+        assert!(own(Ending::Script(100), "ERROR:  column \"x\" does not exist\n"));
+        assert!(own(Ending::Script(100), ""));
+        assert!(!own(Ending::Script(100), "psql: could not connect to server: Connection refused\n"));
+        assert!(!own(Ending::Script(100), "gzip: stdout: No space left on device\n"));
+        assert!(own(Ending::TimedOut { after: std::time::Duration::ZERO }, ""));
+        assert!(!own(Ending::Signalled { number: 9, name: "SIGKILL" }, ""));
     }
 }

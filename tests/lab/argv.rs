@@ -166,13 +166,16 @@ fn a_file_that_an_earlier_attempt_left_is_not_taken_for_a_new_one() {
     let mut case = one_row("argv_stale");
     leave_stale(&case);
     inventory(&case, &format!("[ ! -d \"$dir\" ] || exit 99\n{USUAL}"), "");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(3).says("is not there").says("because");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"])
+        .expect(3)
+        .says("is not there")
+        .says("because");
     assert_eq!(case.count("SELECT count(*) FROM t"), 0);
     assert!(first_file(&case).exists(), "nobody's file is lost: {:?}", case.files());
     assert_eq!(case.files().len(), 1, "{:?}", case.files());
     // Ends with success where its file is there already: it is not, so the script exports.
     inventory(&case, &format!("[ ! -f \"$file\" ] || exit 99\n{USUAL}"), "");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
     case.assert_same("SELECT * FROM t");
     assert_eq!(case.files().len(), 1, "{:?}", case.files());
 }
@@ -193,15 +196,15 @@ fn what_is_no_whole_gzip_file_of_csv_is_refused_by_name() {
         ("{ export_csv; echo '2021-08-10 03:00:00,\"open'; } | gzip", "ends within a quoted field"),
     ] {
         inventory(&case, &made(how), "");
-        case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(3).says(words);
+        case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(3).says(words);
     }
     assert_eq!(case.count("SELECT count(*) FROM t"), 0);
     // A header is a row too many, and no timestamp.
     inventory(&case, &made("{ echo at,v; export_csv; } | gzip"), "");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(3).says("FAILED");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(3).says("FAILED");
     // Two members are one file.
     inventory(&case, &made("{ export_csv | gzip; true | gzip; }"), "");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("2001 rows");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(0).says("2001 rows");
     case.assert_same("SELECT * FROM t ORDER BY at, v");
 }
 
@@ -212,7 +215,7 @@ fn what_half_failed_is_tried_again() {
         "mkdir -p \"$dir\"\nif [ ! -e \"$dir/tried\" ]; then : >\"$dir/tried\"; : >\"$file\"; exit 99; fi\n";
     inventory(&case, &format!("{once}{USUAL}"), "");
     case.edit_inventory("retries: 0", "retries: 1");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
 }
 
 #[test]
@@ -281,7 +284,7 @@ fn a_call_that_overruns_its_time_is_stopped_and_leaves_nothing() {
     let case = one_row("argv_slow");
     inventory(&case, ENDLESS, ", timeout: 2s");
     let begin = Instant::now();
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"])
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"])
         .expect(3)
         .says("stopped after 2.00 s")
         .says("export.timeout");
@@ -352,7 +355,9 @@ fn a_query_of_a_stopped_call_is_cancelled_in_the_database() {
     case.source.batch_execute("CREATE FUNCTION forever() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(4242)::text'; \
         ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT at, v || forever() AS v FROM u; GRANT SELECT ON t TO gpadmin").unwrap();
     inventory(&case, USUAL, ", timeout: 3s");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(3).says("stopped after 3.00 s");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"])
+        .expect(3)
+        .says("stopped after 3.00 s");
     let query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%COPY (SELECT%' AND pid <> pg_backend_pid() \
                  AND datname = current_database() AND state = 'active'";
     let active = case.source.query_one(query, &[]).unwrap().get::<_, i64>(0);
@@ -363,7 +368,7 @@ fn a_query_of_a_stopped_call_is_cancelled_in_the_database() {
 fn a_file_that_a_child_of_the_script_still_writes_is_waited_for() {
     let mut case = one_row("argv_later");
     inventory(&case, "mkdir -p \"$dir\"\n( sleep 1; export_csv | gzip >\"$file\" ) &\nexit 99\n", "");
-    case.gpferry(&["run", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
+    case.gpferry(&["run", "--retry-failed", "--until", "2021-08-10 12:00"]).expect(0).says("1 row");
     case.assert_same("SELECT * FROM t");
 }
 
