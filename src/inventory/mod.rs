@@ -4,6 +4,7 @@
 //! filled. Whatever is wrong is collected on the way and told at once, with file, line, column, key and
 //! remedy. A fault anywhere means that there is no inventory; a secret anywhere is a fault, and is not shown.
 
+mod argv;
 mod fault;
 mod jobs;
 pub mod model;
@@ -70,6 +71,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
     let meant = top::read(&mut reader, &root, path);
     if let Some((inventory, written)) = &meant {
         overlap::check(&mut reader, inventory, written);
+        argv::check(&mut reader, inventory, written);
         support::check(&mut reader, inventory, written);
     }
     match (meant, reader.into_faults()) {
