@@ -75,7 +75,6 @@ pub(super) fn run(
     if !moves.no_preflight && !plan.units.is_empty() {
         refuse(&inventory, halves != Halves::Load && plan.units.iter().any(|unit| !unit.waits))?;
     }
-    let mount = Mount::open(&inventory.mount)?;
     let run = Run {
         id: run_id(started_at),
         command: word(halves).into(),
@@ -87,20 +86,29 @@ pub(super) fn run(
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
-    let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
-    let ground = Ground {
-        inventory: &inventory,
-        plan: &plan,
-        run: &run,
-        mount: &mount,
-        target: &target,
-        pool: &pool,
-        stop: &stop,
-        halves,
-        create_tables,
+    let carry_out = |ledger: &mut Ledger| {
+        if plan.units.is_empty() {
+            // Where nothing is due, nothing is touched: neither mount nor target.
+            return Ok(Outcome::default());
+        }
+        let mount = Mount::open(&inventory.mount)?;
+        let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
+        let ground = Ground {
+            inventory: &inventory,
+            plan: &plan,
+            run: &run,
+            mount: &mount,
+            target: &target,
+            pool: &pool,
+            stop: &stop,
+            halves,
+            create_tables,
+        };
+        let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
+        progress.finish();
+        outcome
     };
-    let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
-    progress.finish();
+    let outcome = carry_out(&mut ledger);
     let exit =
         outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, halves, &unlisted, &stop));
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
@@ -145,7 +153,7 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() > 0 || plan.has_given_up() || !unlisted.is_empty() {
+    } else if totals.failed + totals.left() > 0 || plan.leaves_something() || !unlisted.is_empty() {
         Exit::UnitsFailed
     } else {
         Exit::Done

@@ -82,7 +82,7 @@ pub struct Fate {
 }
 
 /// A run's outcome.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
     pub fates: Vec<Option<Fate>>,

@@ -61,9 +61,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Is something left alone because it failed too often? Then not all is well, though nothing failed now.
-    pub fn has_given_up(&self) -> bool {
-        self.skipped.iter().any(|skipped| skipped.why == Why::GivenUp)
+    /// Is something left alone that should have been moved? Then not all is well, though nothing failed now.
+    pub fn leaves_something(&self) -> bool {
+        let undone = [Why::GivenUp, Why::MovedWhole, Why::NotListed];
+        self.skipped.iter().any(|skipped| undone.contains(&skipped.why))
     }
 }
 
