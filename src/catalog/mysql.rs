@@ -125,6 +125,9 @@ fn connect(place: &Place, password: Option<String>, limits: Limits) -> Result<Co
     }
 }
 
+/// Columns with their types, and rows.
+type Raw = (Vec<(String, ColumnType)>, Vec<Vec<Value>>);
+
 impl MySql {
     fn set_up(&mut self, limits: Limits) -> Result<(), Error> {
         for statement in PINNED {
@@ -153,13 +156,13 @@ impl MySql {
     }
 
     /// The text protocol takes several statements at once, and preparing takes one alone: so it is prepared
-    /// first, and asked as text then.
-    fn read(
-        &mut self,
-        sql: &str,
-        most: usize,
-    ) -> Result<(Vec<(String, ColumnType)>, Vec<Vec<Value>>), Error> {
+    /// first, and asked as text then. `None` where it would give no rows: DROP TABLE ends a read-only
+    /// transaction instead of being refused in it.
+    fn read(&mut self, sql: &str, most: usize) -> Result<Option<Raw>, Error> {
         let prepared = self.conn.prep(sql)?;
+        if prepared.columns().is_empty() {
+            return Ok(None);
+        }
         self.conn.close(prepared)?;
         self.conn.query_drop("START TRANSACTION READ ONLY")?;
         let mut result = self.conn.query_iter(sql)?;
@@ -172,14 +175,17 @@ impl MySql {
         }
         drop(result);
         self.conn.query_drop("ROLLBACK")?;
-        Ok((columns, rows))
+        Ok(Some((columns, rows)))
     }
 }
 
 impl Session for MySql {
     fn answer(&mut self, doing: &'static str, sql: &str, limits: Limits) -> Result<Answer, CatalogError> {
-        let (columns, rows) =
-            self.read(sql, limits.rows).map_err(|error| self.failed(&error, doing, limits))?;
+        let read = self.read(sql, limits.rows).map_err(|error| self.failed(&error, doing, limits))?;
+        let Some((columns, rows)) = read else {
+            let why = "it is no statement that gives rows".to_owned();
+            return Err(CatalogError::Refused { catalog: self.catalog.clone(), doing, why });
+        };
         let mut answer = Answer::default();
         for row in rows {
             let cells = columns.iter().zip(row).map(|((name, kind), value)| {
