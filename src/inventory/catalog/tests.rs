@@ -485,6 +485,25 @@ fn one_of_two_catalogs_can_be_left_behind() {
     assert_eq!(left.jobs.len(), 3);
 }
 
+#[test]
+fn ten_thousand_rows_are_read_and_written_in_no_time() {
+    let tables: Vec<String> =
+        (0..10_000).map(|n| format!("qmsprd|sor|t{n}|~|{}|3|g{}|~", ["Y", "N"][n % 2], n % 1000)).collect();
+    let states: Vec<String> =
+        (0..1000).map(|n| format!("g{n}|2021-08-10 00:00:00|~|4|2021-09-10 00:00:00|0|0")).collect();
+    let text = |rows: &[String]| rows.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+    let (tables, states) = (text(&tables), text(&states));
+    let fetched = old(&tables.lines().collect::<Vec<_>>(), &states.lines().collect::<Vec<_>>());
+    let start = std::time::Instant::now();
+    let draft = draft(&format!("{TOP}{OLD}"));
+    let (inventory, findings) = draft.complete(&fetched).unwrap();
+    // Half of the rows are left out, the durations of the others are not their job's, and half of the states are
+    // told together.
+    assert_eq!((inventory.jobs.len(), findings.len()), (500, 5_000 + 5_000 + 1));
+    assert!(draft.import(&fetched).unwrap().yaml.len() > 100_000);
+    assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
 proptest! {
     #[test]
     fn no_name_breaks_what_is_imported(

@@ -1,6 +1,6 @@
 //! A tree → YAML. The library writes it; what was odd stands in comments beside what it is about.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_yaml::{Commented, ser_options};
@@ -17,7 +17,7 @@ pub(in crate::inventory) fn document(
     imported: &[&JobCatalog],
     findings: &[Finding],
 ) -> Result<String, serde_yaml::ser::Error> {
-    let mut lines = Vec::new();
+    let mut lines = HashSet::new();
     hooks(root, &mut lines);
     let mut comments = Comments::new();
     let mut head = Vec::new();
@@ -48,13 +48,13 @@ fn on_one_line(text: &str) -> String {
 }
 
 /// The lines of the nodes that a comment can stand beside: the source of a job, the name of a table.
-fn hooks(node: &Node, lines: &mut Vec<usize>) {
+fn hooks(node: &Node, lines: &mut HashSet<usize>) {
     match &node.value {
         Value::List(items) => items.iter().for_each(|item| hooks(item, lines)),
         Value::Map(entries) => {
             for (key, node) in entries {
                 if is_hook(&key.text, node) {
-                    lines.push(node.at.line);
+                    lines.insert(node.at.line);
                 }
                 hooks(node, lines);
             }
