@@ -76,7 +76,7 @@ fn read_source(reader: &mut Reader, at: &At<'_>, sources: Option<&At<'_>>) -> Op
     let Some(Value::Map(entries)) = sources.map(|at| &at.node.value) else { return Some(name.to_owned()) };
     let known: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
     if !known.contains(&name) {
-        let shown = reader.echo(name);
+        let shown = reader.secrets.echo(name);
         reader.fault(at, format!("there is no source {shown}"), suggest::remedy_for_source(name, &known));
     }
     Some(name.to_owned())

@@ -25,7 +25,7 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
             };
             first.insert((&job.source, what, filter), earlier);
             let earlier = reader.whereabouts(earlier);
-            let source = reader.echo(&job.source);
+            let source = reader.secrets.echo(&job.source);
             reader.add(Fault::new(
                 reader.place(path),
                 path.clone(),

@@ -63,8 +63,12 @@ impl Reader {
 
     /// As [`Reader::new`], for a tree that rows of catalogs are in.
     pub(super) fn with(root: &Node, origins: Origins) -> Self {
-        let mut reader =
-            Self { secrets: Secrets::default(), faults: Vec::new(), places: HashMap::new(), origins };
+        let mut reader = Self {
+            secrets: Secrets::beside(origins.hidden()),
+            faults: Vec::new(),
+            places: HashMap::new(),
+            origins,
+        };
         reader.survey(&At::root(root), Names::Keys);
         reader
     }
@@ -209,20 +213,6 @@ impl Reader {
         self.origins
             .described(place)
             .map_or_else(|| format!("{path} in line {}", place.line), |row| format!("the {row}"))
-    }
-
-    /// A written value for a message; see [`Secrets::echo`]. Values of catalogs are not shown.
-    pub(super) fn echo(&self, text: &str) -> String {
-        if self.origins.hides(text) { "this value".into() } else { self.secrets.echo(text) }
-    }
-
-    /// A message of another module that repeats `text`; see [`Secrets::told`].
-    pub(super) fn told(&self, text: &str, message: String) -> String {
-        if self.origins.hides(text) {
-            "this value cannot be used here".into()
-        } else {
-            self.secrets.told(text, message)
-        }
     }
 
     /// Is this path written?

@@ -177,7 +177,7 @@ fn read_window(reader: &mut Reader, at: &At<'_>) -> WindowLayer {
         if text == "none" {
             return WindowLayer::None;
         }
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(at, format!("{shown} is neither a map nor `none`"), format!("write it as {EXAMPLE}"));
         return WindowLayer::Faulty;
     }
@@ -231,7 +231,7 @@ fn read_match(reader: &mut Reader, at: &At<'_>) -> Matching {
     for item in reader.items(at, "match: [glass_id, ope_id]") {
         let Some(column) = text(reader, &item, "match: [\"glass_id\"]") else { continue };
         if columns.iter().any(|known| known == column) {
-            let shown = reader.echo(column);
+            let shown = reader.secrets.echo(column);
             reader.fault(&item, format!("{shown} stands twice in the list"), "name each column once");
         }
         columns.push(column.to_owned());

@@ -51,7 +51,7 @@ pub(super) fn text<'a>(reader: &mut Reader, at: &At<'a>, example: &str) -> Optio
 pub(super) fn plain_text<'a>(reader: &mut Reader, at: &At<'a>, example: &str) -> Option<&'a str> {
     let text = text(reader, at, example)?;
     if text.starts_with('-') || text.contains(char::is_whitespace) {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(
             at,
             format!("{shown} starts with `-` or holds a blank"),
@@ -75,7 +75,7 @@ pub(super) fn word<T: Copy>(reader: &mut Reader, at: &At<'_>, words: &[(&str, T)
             Some(meant) => format!("did you mean `{meant}`? One of: {}", list().join(", ")),
             None => format!("one of: {}", list().join(", ")),
         };
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(at, format!("{shown} is not a word that is known here"), remedy);
     }
     found
@@ -95,7 +95,7 @@ pub(super) fn whole(
     };
     let found = written.parse().ok().filter(|number| range.contains(number));
     if found.is_none() {
-        let shown = reader.echo(written);
+        let shown = reader.secrets.echo(written);
         reader.fault(at, format!("{shown} is out of range"), remedy);
     }
     found
@@ -117,7 +117,7 @@ pub(super) fn length(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<
     let text = measure(reader, at, "a length of time", example)?;
     text.parse()
         .map_err(|error: LengthError| {
-            let what = reader.told(text, error.to_string());
+            let what = reader.secrets.told(text, error.to_string());
             reader.fault(at, what, format!("write it as {example}"));
         })
         .ok()
@@ -139,7 +139,7 @@ pub(super) fn size(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<u6
     let text = measure(reader, at, "a number of bytes", example)?;
     let found = bytes(text).filter(|bytes| *bytes > 0);
     if found.is_none() {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(
             at,
             format!("{shown} is not a number of bytes"),
@@ -184,7 +184,7 @@ pub(super) fn timestamp(
     };
     let found = moment(text, zone);
     if found.is_none() {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(at, format!("{shown} is not a timestamp"), remedy);
     }
     found
@@ -228,7 +228,7 @@ pub(super) fn hours(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<H
         (from != until).then_some(Hours { from: time_of_day(from)?, until: read(until)? })
     });
     if found.is_none() {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(at, format!("{shown} is not a range of the day"), remedy);
     }
     found
@@ -248,7 +248,7 @@ pub(super) fn absolute(reader: &mut Reader, at: &At<'_>, example: &str) -> Optio
     let text = text(reader, at, example)?;
     let path = Path::new(text);
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(
             at,
             format!("{shown} is not an absolute path"),
@@ -281,7 +281,7 @@ pub(super) fn ssh_host<'a>(reader: &mut Reader, at: &At<'a>, example: &str) -> O
         return None;
     }
     if !is_host(host) || user == Some("") {
-        let shown = reader.echo(text);
+        let shown = reader.secrets.echo(text);
         reader.fault(
             at,
             format!("{shown} is not a host"),

@@ -130,7 +130,7 @@ fn read_file(reader: &mut Reader, at: &At<'_>) -> Option<String> {
     let file = text(reader, at, example)?;
     let below = PathBuf::from(file).components().all(|part| matches!(part, Component::Normal(_)));
     if !below {
-        let shown = reader.echo(file);
+        let shown = reader.secrets.echo(file);
         let what = format!("{shown} does not stay below the mount's subdirectory");
         reader.fault(at, what, format!("write it as {example}"));
         return None;

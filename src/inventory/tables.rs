@@ -168,8 +168,8 @@ fn read_name(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<TableNam
     let name = text(reader, at, example)?;
     let unquoted = name.split('"').step_by(2).any(|part| part.contains(['*', '?', '[', '{']));
     if unquoted {
-        let shown = reader.echo(name);
-        let pattern = reader.echo(&format!("{{ tables: \"{}\" }}", name.replace('"', "")));
+        let shown = reader.secrets.echo(name);
+        let pattern = reader.secrets.echo(&format!("{{ tables: \"{}\" }}", name.replace('"', "")));
         reader.fault(
             at,
             format!("{shown} is a pattern, and one table is named here"),
@@ -179,7 +179,7 @@ fn read_name(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<TableNam
     }
     TableName::parse(name)
         .map_err(|error| {
-            let what = reader.told(name, error.to_string());
+            let what = reader.secrets.told(name, error.to_string());
             reader.fault(at, what, format!("write it as {example}"));
         })
         .ok()
@@ -196,7 +196,7 @@ fn read_glob(reader: &mut Reader, at: &At<'_>) -> Option<TableSelector> {
     let parts = split_glob(pattern);
     let is_good = |part: &str| !part.is_empty() && Glob::new(part).is_ok();
     let Some((schema, table)) = parts.filter(|(schema, table)| is_good(schema) && is_good(table)) else {
-        let shown = reader.echo(pattern);
+        let shown = reader.secrets.echo(pattern);
         reader.fault(
             at,
             format!("{shown} is not a pattern of the form schema.table"),

@@ -66,7 +66,7 @@ fn read_version(reader: &mut Reader, fields: &Fields<'_>) {
     match &at.node.value {
         Value::Number(number) if number == "1" => {}
         Value::Number(number) => {
-            let number = reader.echo(number);
+            let number = reader.secrets.echo(number);
             let what = format!(
                 "version {number} of the inventory is not known to this gpferry, which reads version 1"
             );
@@ -91,7 +91,7 @@ fn read_timezone(reader: &mut Reader, at: &At<'_>) -> Option<TimeZone> {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => "an IANA name, as in timezone: Asia/Shanghai; UTC where it is absent".into(),
         };
-        let shown = reader.echo(name);
+        let shown = reader.secrets.echo(name);
         reader.fault(at, format!("{shown} is not a time zone"), remedy);
     }
     found
@@ -110,7 +110,7 @@ fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
         && let Some(subdir) = text(reader, &at, "subdir: \"file2GP\"")
     {
         if !is_clean_name(subdir) {
-            let shown = reader.echo(subdir);
+            let shown = reader.secrets.echo(subdir);
             reader.fault(
                 &at,
                 format!("{shown} is not one plain directory name"),
@@ -134,7 +134,7 @@ fn read_owner(reader: &mut Reader, at: &At<'_>) -> Option<Owner> {
         .split_once(':')
         .and_then(|(user, group)| Some(Owner { user: name(user)?, group: name(group)? }));
     if owner.is_none() {
-        let shown = reader.echo(written);
+        let shown = reader.secrets.echo(written);
         reader.fault(
             at,
             format!("{shown} is not a user and a group"),

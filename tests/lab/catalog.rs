@@ -143,6 +143,7 @@ fn the_older_tables_drive_a_run_and_their_import_the_same_plan() {
     case.gpferry(&["import", "-o", file.to_str().unwrap()])
         .expect(2)
         .says("name a file that is not there yet");
+    case.gpferry(&["import", "new"]).expect(2).says("there is no catalog `new`").says("are: old");
     let inventory = case.path("inventory.yml");
     let before = fs::read_to_string(&inventory).unwrap();
     fs::copy(&file, &inventory).unwrap();

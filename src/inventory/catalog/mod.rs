@@ -206,6 +206,11 @@ impl Which {
         }
     }
 
+    /// Is this one of those?
+    fn needs(field: Field) -> bool {
+        [Which::Tables, Which::Jobs].iter().any(|which| which.needed().contains(&field))
+    }
+
     fn example(self) -> &'static str {
         match self {
             Which::Tables => "tables: { query: \"SELECT …\", columns: { schema: s, table: t, group: g } }",
@@ -363,7 +368,7 @@ fn known_source<'a>(
     // Without any source that was read the faults of the sources themselves are enough.
     if found.is_none() && !sources.is_empty() {
         let known: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-        let shown = reader.echo(name);
+        let shown = reader.secrets.echo(name);
         reader.fault(
             at,
             format!("there is no source {shown}"),

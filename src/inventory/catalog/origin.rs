@@ -88,9 +88,9 @@ impl Origins {
         self.hidden.insert(value.to_owned());
     }
 
-    /// Is this such a value?
-    pub(in crate::inventory) fn hides(&self, text: &str) -> bool {
-        self.hidden.contains(text)
+    /// Those values.
+    pub(in crate::inventory) fn hidden(&self) -> HashSet<String> {
+        self.hidden.clone()
     }
 
     /// The row that a place means; `None` for a place in the file.
@@ -109,7 +109,12 @@ impl Origins {
         let at = column.map(|column| format!(", column {}", shown(column))).unwrap_or_default();
         let remedy = match (field, column) {
             (Some(field), Some(_)) => {
-                format!("{}; correct it in the database, or name another column", field.wanted())
+                let none = match Which::needs(field) {
+                    true => String::new(),
+                    false => format!(", or none (`{}: ~`)", field.word()),
+                };
+                let wanted = field.wanted();
+                format!("{wanted}; correct it in the database, or name another column{none}")
             }
             _ => fault.remedy,
         };
