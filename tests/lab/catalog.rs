@@ -368,7 +368,7 @@ fn only_one_statement_that_reads_is_asked_and_only_within_limits() {
     conn.query_drop("CREATE TABLE precious (id INT)").unwrap();
     let my = format!("mysql://root@localhost/limits?socket={}", maria.socket);
     let mut case = Case::new("limits");
-    case.target.batch_execute("CREATE TABLE precious (id int); GRANT ALL ON precious TO loader").unwrap();
+    case.target.batch_execute("CREATE TABLE precious (id int); GRANT ALL ON precious TO loader; CREATE SEQUENCE drawn; GRANT ALL ON drawn TO loader").unwrap();
     let (port, name) = (lab().get("LAB_TARGET_PORT"), case.database());
     let pg = format!("postgresql://loader@127.0.0.1:{port}/{name}");
     for url in [&my, &pg] {
@@ -386,6 +386,8 @@ fn only_one_statement_that_reads_is_asked_and_only_within_limits() {
         let error = asked(url, "SELECT 1 AS g, 2 AS s FROM nowhere").unwrap_err().to_string();
         assert!(error.contains("nowhere") && error.contains("the query of `jobs`"), "{error}");
     }
+    let error = asked(&pg, "SELECT nextval('drawn') AS g, 2 AS s").unwrap_err().to_string();
+    assert!(error.contains("read-only transaction"), "{error}");
     assert_eq!(conn.query_first::<i64, _>("SELECT count(*) FROM precious").unwrap(), Some(0));
     assert_eq!(case.count("SELECT count(*) FROM precious"), 0);
 

@@ -4,10 +4,13 @@
 //! rows come from [`crate`]'s floors above; [`rows`] turns them into the same tree that YAML is read into, so
 //! that one reader checks both. Values of rows are never shown, but for those that name a row.
 
+mod nodes;
 mod origin;
 mod presets;
 mod rows;
 mod sheet;
+mod states;
+mod tables;
 mod times;
 pub(super) mod write;
 

@@ -4,19 +4,19 @@
 //! text; whether a time is one and a name may be a job's is decided by the reader of the inventory, as for
 //! what was written by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use super::nodes::{as_length, key, map, text};
 use super::origin::{Row, shown};
-use super::sheet::{Notes, Sheet};
-use super::times::{divides, half_open, length, moment, written};
-use super::{Fetched, Field, Finding, JobCatalog, Origins, SourceRule, Which};
+use super::sheet::Notes;
+use super::states::{self, State, Times};
+use super::tables::{self, Table};
+use super::{Fetched, Field, Finding, JobCatalog, Origins, Which};
 use crate::inventory::fault::Fault;
 use crate::inventory::yaml::{Key, Node, Value};
 use crate::names::TableName;
-use crate::window::Length;
 
 /// What is done about a row that is plainly wrong and could be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,8 @@ pub(in crate::inventory) fn compose(
     for (number, (catalog, fetched)) in catalogs.iter().enumerate() {
         let (origins, faults, findings) = &mut composed;
         let mut notes = Notes { catalog, origins, faults, findings };
-        let mut states = read_states(&mut notes, fetched, way, zone);
-        let groups = read_groups(&mut notes, fetched, way);
+        let mut states = states::read(&mut notes, fetched, way, zone);
+        let groups = tables::read(&mut notes, fetched, way);
         for (group, tables) in groups {
             let state = states.remove(&group);
             add_jobs(&mut notes, &group, tables, state.as_ref(), &mut jobs);
@@ -87,303 +87,6 @@ fn put_jobs(root: &mut Node, jobs: Entries) {
     if !jobs.is_empty() {
         entries.push((Key { at: place, text: "jobs".into() }, Node { at: place, value: Value::Map(jobs) }));
     }
-}
-
-/// A job's times, as a row has them.
-enum State {
-    Goes(Times),
-    /// Not valid, or at its end.
-    Off(Row),
-}
-
-struct Times {
-    row: Row,
-    from: Node,
-    until: Option<Node>,
-    hours: Option<Node>,
-    length: Option<Node>,
-}
-
-fn scalar(row: Row, field: Field, value: Value) -> Node {
-    Node { at: row.at(field), value }
-}
-
-fn text(row: Row, field: Field, text: &str) -> Node {
-    scalar(row, field, Value::Text(text.to_owned()))
-}
-
-fn key(row: Row, name: &str) -> Key {
-    Key { at: row.place(), text: name.to_owned() }
-}
-
-fn map(row: Row, entries: Vec<(&str, Option<Node>)>) -> Node {
-    let entries = entries.into_iter().filter_map(|(name, node)| Some((key(row, name), node?))).collect();
-    Node { at: row.place(), value: Value::Map(entries) }
-}
-
-fn as_length(node: Option<&Node>) -> Option<Length> {
-    match node.map(|node| &node.value) {
-        Some(Value::Text(text)) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-/// The rows of `jobs`, by group.
-fn read_states(
-    notes: &mut Notes<'_>,
-    fetched: &Fetched,
-    way: Way,
-    zone: &TimeZone,
-) -> BTreeMap<String, State> {
-    let mut states = BTreeMap::new();
-    let sheet = fetched.jobs.as_ref().and_then(|answer| Sheet::open(notes, Which::Jobs, answer));
-    let Some(sheet) = sheet else { return states };
-    for (number, cells) in sheet.rows.iter().enumerate() {
-        let group = sheet.cell(cells, Field::Group);
-        let keys = group.map_or_else(
-            || format!("row {} of `jobs`", number + 1),
-            |group| format!("`jobs` row of group {}", shown(group)),
-        );
-        let row = notes.row(Some(Which::Jobs), &keys);
-        let valid = sheet.valid(notes, row, cells);
-        let group = sheet.need(notes, row, cells, Field::Group);
-        let state = match valid {
-            Some(true) => read_times(notes, &sheet, row, cells, way, zone),
-            Some(false) => {
-                notes.finding(row, "its valid flag says no: the job is left out");
-                Some(State::Off(row))
-            }
-            None => None,
-        };
-        let (Some(group), Some(state)) = (group, state) else { continue };
-        if states.contains_key(group) {
-            let what = "this group has more than one row";
-            match way {
-                Way::Strict => notes.fault_of_row(row, what, "keep one of them, or choose one in the query"),
-                Way::LeaveOut => notes.finding(row, format!("{what}: the first is taken")),
-            }
-            continue;
-        }
-        states.insert(group.to_owned(), state);
-    }
-    states
-}
-
-fn read_times(
-    notes: &mut Notes<'_>,
-    sheet: &Sheet<'_>,
-    row: Row,
-    cells: &[Option<String>],
-    way: Way,
-    zone: &TimeZone,
-) -> Option<State> {
-    for field in [Field::Start, Field::FinalEnd, Field::Hours, Field::Duration] {
-        if let Some(value) = sheet.cell(cells, field) {
-            notes.origins.hide(value);
-        }
-    }
-    let start = sheet.need(notes, row, cells, Field::Start)?;
-    let final_end = sheet.cell(cells, Field::FinalEnd).filter(|end| *end != "infinity");
-    let bound = final_end.and_then(half_open);
-    if let Some(bound) = &bound {
-        notes.origins.hide(bound);
-        notes.finding(row, format!(
-            "its final end is the last second of a closed interval: taken as {bound}, which does not belong to it"
-        ));
-    }
-    let until = bound.as_deref().or(final_end);
-    let duration = sheet.cell(cells, Field::Duration).map(length);
-    if let Some(Value::Text(text)) = &duration {
-        notes.origins.hide(text);
-    }
-    let times = Times {
-        row,
-        from: text(row, Field::Start, start),
-        until: until.map(|until| text(row, Field::FinalEnd, until)),
-        hours: sheet.cell(cells, Field::Hours).map(|hours| text(row, Field::Hours, hours)),
-        length: duration.map(|length| scalar(row, Field::Duration, length)),
-    };
-    let start = moment(start, zone);
-    check_window(notes, row, start, sheet.cell(cells, Field::End), as_length(times.length.as_ref()), zone);
-    match (start, until.and_then(|until| moment(until, zone))) {
-        (Some(start), Some(until)) if start == until => {
-            notes.finding(row, "it is at its final end: the job is left out");
-            Some(State::Off(row))
-        }
-        (Some(start), Some(until)) if start > until && way == Way::LeaveOut => {
-            notes.finding(
-                row,
-                format!(
-                    "its final end {} is before its start {}: the job is left out",
-                    written(until),
-                    written(start)
-                ),
-            );
-            Some(State::Off(row))
-        }
-        _ => Some(State::Goes(times)),
-    }
-}
-
-/// What is odd about the window that was current when the row was written.
-fn check_window(
-    notes: &mut Notes<'_>,
-    row: Row,
-    start: Option<DateTime>,
-    end: Option<&str>,
-    length: Option<Length>,
-    zone: &TimeZone,
-) {
-    let Some(start) = start else { return };
-    if half_open(&written(start)).is_some() {
-        notes.finding(
-            row,
-            format!(
-                "it starts in the last second of a minute, {}, as after a closed interval: taken as it is",
-                written(start)
-            ),
-        );
-    }
-    let Some(end) = end else { return };
-    let bound = half_open(end);
-    if let Some(bound) = &bound {
-        notes.finding(
-            row,
-            format!("its window ends in the last second of a closed interval; half-open it ends at {bound}"),
-        );
-    }
-    let end = moment(bound.as_deref().unwrap_or(end), zone);
-    if let (Some(end), Some(length)) = (end, length)
-        && start < end
-        && !divides(length, start, end)
-    {
-        notes.finding(
-            row,
-            format!(
-                "its duration {length} does not divide its window, {} to {}",
-                written(start),
-                written(end)
-            ),
-        );
-    }
-}
-
-/// A row of `tables`.
-struct Table {
-    row: Row,
-    source: String,
-    name: TableName,
-    column: Option<Node>,
-    length: Option<Node>,
-    mode: Option<Node>,
-}
-
-/// The rows of `tables` that are to be moved, by group.
-fn read_groups(notes: &mut Notes<'_>, fetched: &Fetched, way: Way) -> BTreeMap<String, Vec<Table>> {
-    let mut groups: BTreeMap<String, Vec<Table>> = BTreeMap::new();
-    let sheet = fetched.tables.as_ref().and_then(|answer| Sheet::open(notes, Which::Tables, answer));
-    let Some(sheet) = sheet else { return groups };
-    let mut seen = BTreeSet::new();
-    for (number, cells) in sheet.rows.iter().enumerate() {
-        let row = notes.row(Some(Which::Tables), &told(&sheet, cells, number));
-        match sheet.valid(notes, row, cells) {
-            Some(true) => {}
-            Some(false) => {
-                notes.finding(row, "its valid flag says no: the table is left out");
-                continue;
-            }
-            None => continue,
-        }
-        let group = sheet.need(notes, row, cells, Field::Group);
-        let Some(table) = read_table(notes, &sheet, row, cells) else { continue };
-        let Some(group) = group else { continue };
-        if !seen.insert((table.source.clone(), table.name.clone())) && way == Way::LeaveOut {
-            notes.finding(row, "the table is listed twice: the first row is taken");
-            continue;
-        }
-        groups.entry(group.to_owned()).or_default().push(table);
-    }
-    for tables in groups.values_mut() {
-        tables.sort_by(|a, b| (&a.source, &a.name).cmp(&(&b.source, &b.name)));
-    }
-    groups
-}
-
-/// How a row is told: by its key columns.
-fn told(sheet: &Sheet<'_>, cells: &[Option<String>], number: usize) -> String {
-    let keys: Vec<&str> = [Field::Database, Field::Schema, Field::Table]
-        .into_iter()
-        .filter_map(|field| sheet.cell(cells, field))
-        .collect();
-    let group = sheet.cell(cells, Field::Group).map(|group| format!(" of group {}", shown(group)));
-    let row = match keys.as_slice() {
-        [] => format!("row {} of `tables`", number + 1),
-        keys => format!("`tables` row {}", shown(&keys.join("."))),
-    };
-    format!("{row}{}", group.unwrap_or_default())
-}
-
-fn read_table(notes: &mut Notes<'_>, sheet: &Sheet<'_>, row: Row, cells: &[Option<String>]) -> Option<Table> {
-    let schema = sheet.need(notes, row, cells, Field::Schema);
-    let table = sheet.need(notes, row, cells, Field::Table);
-    let source = source_of(notes, row, sheet.cell(cells, Field::Database));
-    let mode = sheet.cell(cells, Field::Mode).map(|mode| read_mode(notes, row, mode));
-    let (column, duration) = (sheet.cell(cells, Field::Window), sheet.cell(cells, Field::Duration));
-    for value in [column, duration].into_iter().flatten() {
-        notes.origins.hide(value);
-    }
-    let duration = duration.map(length);
-    if let Some(Value::Text(text)) = &duration {
-        notes.origins.hide(text);
-    }
-    let name = TableName::new(schema?, table?)
-        .map_err(|_| notes.fault(row, Field::Table, "a control character stands in the name"))
-        .ok()?;
-    Some(Table {
-        row,
-        source: source?,
-        name,
-        column: column.map(|column| text(row, Field::Window, column)),
-        length: duration.map(|length| scalar(row, Field::Duration, length)),
-        mode: mode.flatten(),
-    })
-}
-
-fn source_of(notes: &mut Notes<'_>, row: Row, database: Option<&str>) -> Option<String> {
-    match (&notes.catalog.source, database) {
-        (SourceRule::One { source, database: own }, Some(database)) if database != own => {
-            let what = format!("it is in another database than source `{source}`, which has `{own}`");
-            let remedy = "name a source for each database: `source: { qmsprd: fab1, mes: fab2 }`";
-            notes.fault_of_row(row, what, remedy);
-            None
-        }
-        (SourceRule::One { source, .. }, _) => Some(source.clone()),
-        (SourceRule::ByDatabase(by), Some(database)) => {
-            let found = by.get(database).cloned();
-            if found.is_none() {
-                let known: Vec<&str> = by.keys().map(String::as_str).collect();
-                let remedy = format!("add it under `source:` of the catalog, which has {}", known.join(", "));
-                notes.fault_of_row(row, "there is no source for its database", remedy);
-            }
-            found
-        }
-        (SourceRule::ByDatabase(_), None) => {
-            notes.fault(row, Field::Database, "nothing stands here, and a value is needed");
-            None
-        }
-        (SourceRule::NoTables, _) => None,
-    }
-}
-
-fn read_mode(notes: &mut Notes<'_>, row: Row, mode: &str) -> Option<Node> {
-    let word = mode.to_ascii_lowercase();
-    if ["insert", "update", "merge", "replace"].contains(&word.as_str()) {
-        return Some(text(row, Field::Mode, &word));
-    }
-    let remedy = "one of insert, update, merge, replace; where the column means something else, write \
-         `columns: { mode: ~ }` under `tables:` of the catalog, and `load:` in `defaults:`";
-    notes.fault_of_row(row, format!("{} is no load mode", shown(mode)), remedy);
-    None
 }
 
 /// Adds the jobs of one group, one per source.
