@@ -366,6 +366,11 @@ fn only_one_statement_that_reads_is_asked_and_only_within_limits() {
     let maria = Maria::shared();
     let mut conn = maria.database("limits");
     conn.query_drop("CREATE TABLE precious (id INT)").unwrap();
+    conn.query_drop(
+        "CREATE FUNCTION sly() RETURNS INT MODIFIES SQL DATA \
+         BEGIN INSERT INTO precious VALUES (1); RETURN 1; END",
+    )
+    .unwrap();
     let my = format!("mysql://root@localhost/limits?socket={}", maria.socket);
     let mut case = Case::new("limits");
     case.target.batch_execute("CREATE TABLE precious (id int); GRANT ALL ON precious TO loader; CREATE SEQUENCE drawn; GRANT ALL ON drawn TO loader").unwrap();
@@ -386,6 +391,8 @@ fn only_one_statement_that_reads_is_asked_and_only_within_limits() {
         let error = asked(url, "SELECT 1 AS g, 2 AS s FROM nowhere").unwrap_err().to_string();
         assert!(error.contains("nowhere") && error.contains("the query of `jobs`"), "{error}");
     }
+    let error = asked(&my, "SELECT sly() AS g, 2 AS s").unwrap_err().to_string();
+    assert!(error.contains("READ ONLY transaction"), "{error}");
     let error = asked(&pg, "SELECT nextval('drawn') AS g, 2 AS s").unwrap_err().to_string();
     assert!(error.contains("read-only transaction"), "{error}");
     assert_eq!(conn.query_first::<i64, _>("SELECT count(*) FROM precious").unwrap(), Some(0));
