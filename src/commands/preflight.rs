@@ -21,7 +21,7 @@ use crate::target::Address;
 /// [`Failure`] where that could not be done at all. What must be mended is no error but exit code 13.
 pub(super) fn preflight(common: &Common, look: &Look) -> Result<Exit, Failure> {
     let begin = Instant::now();
-    let inventory = super::catalog::inventory(common, &Stop::default())?;
+    let inventory = super::jobs::inventory(common, &Stop::default())?;
     check_names(&inventory, &look.narrow)?;
     check_hosts(&inventory, look)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;

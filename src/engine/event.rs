@@ -44,4 +44,6 @@ pub enum What {
     Retrying(UnitFailure),
     /// It is given up, for this run.
     Failed(UnitFailure),
+    /// It was not begun, since its job's `hours` are over.
+    Closed,
 }

@@ -16,6 +16,7 @@ use crate::remote::ssh::Pooled;
 use crate::source::{Script, SourceError};
 use crate::step::export::{self, Order, Outcome, export};
 use crate::step::{Stage, UnitFailure};
+use crate::unit::Unit;
 
 /// Small units that one run of the script takes.
 const SMALL_BATCH: usize = 512;
@@ -46,7 +47,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     }
     for source in &ground.inventory.sources {
         let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
-        let batches = batches(orders, source.sessions);
+        let batches = batches(orders, source.sessions, &|unit| ground.hours(unit).is_some());
         let threads = source.sessions.min(batches.len());
         let queue = std::sync::Arc::new(Queue {
             batches: Mutex::new(batches),
@@ -61,10 +62,16 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
 }
 
 /// Units that are not small come first: they take longest.
-fn batches(orders: Vec<Order<'_>>, sessions: usize) -> VecDeque<Vec<Order<'_>>> {
+fn batches<'a>(
+    orders: Vec<Order<'a>>,
+    sessions: usize,
+    has_hours: &dyn Fn(&Unit) -> bool,
+) -> VecDeque<Vec<Order<'a>>> {
     let (small, large): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| order.small);
+    // What is in a batch is begun with it: where hours may end, large units stand alone.
+    let (bounded, large): (Vec<_>, Vec<_>) = large.into_iter().partition(|order| has_hours(order.unit));
     let mut batches = VecDeque::new();
-    for (orders, most) in [(large, BATCH), (small, SMALL_BATCH)] {
+    for (orders, most) in [(bounded, 1), (large, BATCH), (small, SMALL_BATCH)] {
         let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
         let mut orders = orders.into_iter().peekable();
         while orders.peek().is_some() {
@@ -103,6 +110,14 @@ impl<'a> Exporter<'a> {
             let Some(batch) = next else { return };
             if self.ground.stop.asked() {
                 return;
+            }
+            let (batch, closed): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|order| self.ground.is_open(order.unit));
+            for order in &closed {
+                self.tell.say(order.index, What::Closed);
+            }
+            if batch.is_empty() {
+                continue;
             }
             let down = locked(&queue.down).clone();
             match down {

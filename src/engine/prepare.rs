@@ -2,13 +2,14 @@
 //! ready or failed with its reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use rayon::prelude::*;
 
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
-use crate::plan::{Catalog, Plan};
+use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
@@ -22,9 +23,9 @@ use crate::unit::{Unit, UnitKey};
 /// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
 const SMALL: u64 = 1 << 20;
 /// How long one question to a catalog may take.
-const CATALOG_STATEMENT: std::time::Duration = std::time::Duration::from_secs(20);
+const CATALOG_STATEMENT: Duration = Duration::from_secs(20);
 /// How long a catalog may take to answer.
-const CATALOG_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+const CATALOG_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a source's catalog says.
 #[derive(Debug, Default)]
@@ -35,8 +36,14 @@ pub struct SourceCatalog {
 /// A source that was asked: its catalog, or why it has none.
 pub type Asked<T> = BTreeMap<String, Result<T, SourceError>>;
 
+/// A source that could not be asked, and why.
+pub type Unasked = (String, SourceError);
+
+/// A column's lowest and highest id.
+pub type Span = (IdColumn, Option<(i64, i64)>);
+
 /// Asks every source in parallel. A source that cannot be reached does not hold the others up.
-fn ask_each<T: Send>(
+pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
     ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
@@ -62,7 +69,7 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 }
 
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
-pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(String, SourceError)>) {
+pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<Unasked>) {
     let asked = ask_each(sources, pool, |source, remote, script| {
         let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
         let mut tables = Vec::new();
@@ -80,6 +87,43 @@ pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(S
         }
     }
     (catalog, unlisted)
+}
+
+/// The lowest and the highest id of columns, `None` where a table holds none; and the sources that could not be asked. A
+/// table that cannot be asked is only said: it may be missing, or be of another type.
+pub fn ids(
+    inventory: &Inventory,
+    wanted: &[WantedIds],
+    pool: &Pool,
+    stop: &Stop,
+) -> (Vec<Span>, Vec<Unasked>) {
+    let is_asked = |source: &&Source| wanted.iter().any(|one| one.column.source == source.name);
+    let sources = inventory.sources.iter().filter(is_asked).collect();
+    let asked = ask_each(sources, pool, |source, remote, script| {
+        let mut questions = Questions::begin(remote, script, source, "ids", bounds(stop))?;
+        let mut seen = Vec::new();
+        for one in wanted.iter().filter(|one| one.column.source == source.name) {
+            let mut span = None;
+            let sql = postgres::span_of_ids(&one.table, &one.column.column);
+            match questions.ask(sql, &format!("asking for the ids of {}", one.table), |row| {
+                span = postgres::read_span(row);
+            }) {
+                Ok(()) => seen.push((one.column.clone(), span)),
+                Err(error @ SourceError::Failed { .. }) => log::error!("{error} (try: {})", error.remedy()),
+                Err(error) => return Err(error),
+            }
+        }
+        questions.end()?;
+        Ok(seen)
+    });
+    let (mut seen, mut failed) = (Vec::new(), Vec::new());
+    for (name, answer) in asked {
+        match answer {
+            Ok(some) => seen.extend(some),
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    (seen, failed)
 }
 
 /// Describes the tables of a plan, source by source.
@@ -115,13 +159,21 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                 Err(SourceError::Failed { .. }) => ask(false)?,
                 asked => asked?,
             }
+            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
+                let read = postgres::read_ancestor(row);
+                if let Some((known, ancestor)) =
+                    read.and_then(|(table, ancestor)| Some((catalog.tables.get_mut(&table)?, ancestor)))
+                {
+                    known.ancestors.push(ancestor);
+                }
+            })?;
         }
         questions.end()?;
         Ok(catalog)
     })
 }
 
-fn bounds(stop: &Stop) -> Bounds<'_> {
+pub(super) fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
@@ -156,7 +208,9 @@ fn order<'a>(
         Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
         None => None,
     };
-    let columns = check::columns(unit, source, targets.get(&unit.target))
+    let moves = |table: &TableName| plan::mover(inventory, &unit.key.source, table);
+    let columns = check::with_parent(unit, source, moves)
+        .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
     let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {

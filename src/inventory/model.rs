@@ -3,6 +3,7 @@
 //! Nothing here knows how YAML looks; nothing downstream asks again what a key meant or what its default
 //! was. Values of these types are made by [`super::load`] alone, and by tests.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 
 use super::catalog::JobCatalog;
+use crate::measure::{Measure, Scale};
 use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
@@ -183,6 +185,24 @@ pub struct Hours {
     pub until: Time,
 }
 
+impl Hours {
+    /// Is this time of day inside? `00:00-24:00` is the whole day.
+    pub fn contain(&self, time: Time) -> bool {
+        if self.from < self.until {
+            self.from <= time && time < self.until
+        } else {
+            self.from <= time || time < self.until
+        }
+    }
+}
+
+/// `22:00-04:00`.
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.from.strftime("%H:%M"), self.until.strftime("%H:%M"))
+    }
+}
+
 /// One entry under `tables:`.
 #[derive(Debug, Clone)]
 pub struct TableEntry {
@@ -205,13 +225,29 @@ pub struct TableEntry {
 pub enum TableSelector {
     /// This one.
     One(TableName),
-    /// Every table of the source's catalog whose schema and name match these globs.
+    /// Every table of the source's catalog that matches, and that no entry names.
     Glob {
-        /// Glob over the schema's name.
-        schema: String,
-        /// Glob over the table's name.
-        table: String,
+        /// What matches.
+        pattern: Pattern,
+        /// What is left out all the same.
+        except: Vec<Pattern>,
     },
+}
+
+/// A glob over schemas and one over tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// Glob over the schema's name.
+    pub schema: String,
+    /// Glob over the table's name.
+    pub table: String,
+}
+
+/// `tiny.d*`.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
 }
 
 /// How a table is cut in windows.
@@ -223,14 +259,61 @@ pub enum WindowRule {
         every: Option<Length>,
     },
     /// Half-open intervals of a column.
-    By {
-        /// The window column.
-        column: String,
-        /// How long one is; absent: the job's whole range is one window.
+    By(WindowBy),
+}
+
+/// Windows by a column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowBy {
+    /// The window column.
+    pub column: String,
+    /// How its values are read, and how long a window is.
+    pub cut: Cut,
+    /// A window is due once its end is this long ago. For ids: once its last id was there this long ago.
+    pub lag: Duration,
+    /// What becomes of rows whose window column is NULL.
+    pub null_window: NullWindow,
+}
+
+impl WindowBy {
+    /// By what the rows of a table with this rule are told apart.
+    pub fn measure(&self) -> Measure {
+        let scale = match self.cut {
+            Cut::Time { scale, .. } => scale,
+            Cut::Ids { .. } => Scale::Id,
+        };
+        Measure::By(scale, self.column.clone())
+    }
+}
+
+/// What windows are cut by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cut {
+    /// By time.
+    Time {
+        /// How the column's values are read; never [`Scale::Id`].
+        scale: Scale,
+        /// How long a window is; absent: the job's whole range is one window.
         length: Option<Length>,
-        /// A window is due once its end is this long ago.
-        lag: Duration,
     },
+    /// By a growing id.
+    Ids {
+        /// How many ids a window holds at most; more than 0.
+        step: i64,
+        /// The first id; absent: the lowest that is there.
+        from: Option<i64>,
+        /// The first id no more; absent: goes on for ever. After `from`.
+        until: Option<i64>,
+    },
+}
+
+/// What becomes of rows whose window column is NULL: they are in no window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NullWindow {
+    /// They are left alone, and counted.
+    Skip,
+    /// They are one unit of their own, moved once.
+    Include,
 }
 
 /// How a unit's rows go in.

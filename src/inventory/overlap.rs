@@ -17,7 +17,7 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
                 TableSelector::One(name) => {
                     (format!("{name} to {}", entry.target.as_ref().unwrap_or(name)), "source table")
                 }
-                TableSelector::Glob { schema, table } => (format!("pattern {schema}.{table}"), "pattern"),
+                TableSelector::Glob { pattern, .. } => (format!("pattern {pattern}"), "pattern"),
             };
             let filter = entry.filter.as_ref().map(ToString::to_string).unwrap_or_default();
             let Some(earlier) = first.insert((&job.source, what.clone(), filter.clone()), path) else {

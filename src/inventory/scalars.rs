@@ -88,6 +88,17 @@ pub(super) fn whole(
     range: RangeInclusive<u32>,
     example: &str,
 ) -> Option<u32> {
+    let range = i64::from(*range.start())..=i64::from(*range.end());
+    number(reader, at, range, example).and_then(|number| u32::try_from(number).ok())
+}
+
+/// A whole number, of either sign, within a range.
+pub(super) fn number(
+    reader: &mut Reader,
+    at: &At<'_>,
+    range: RangeInclusive<i64>,
+    example: &str,
+) -> Option<i64> {
     let remedy = format!("a whole number from {} to {}, as in {example}", range.start(), range.end());
     let Value::Number(written) = &at.node.value else {
         reader.wrong_type(at, "a number", remedy);

@@ -1,6 +1,7 @@
 //! The side that is exported: a script on the source host, its protocol, and the SQL per engine.
 
 mod conversation;
+pub mod definition;
 mod error;
 pub mod postgres;
 pub mod probe;

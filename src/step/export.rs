@@ -196,8 +196,13 @@ fn prove(
     until: Instant,
 ) -> Result<Exported, MountError> {
     let (_, trailer) = ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?;
-    let exported =
-        Exported { file: order.file.clone(), rows: published.rows, trailer, columns: order.columns.clone() };
+    let exported = Exported {
+        file: order.file.clone(),
+        rows: published.rows,
+        trailer,
+        columns: order.columns.clone(),
+        left_out: order.unit.rows.left_out(),
+    };
     let line = json!({
         "version": 1,
         "source": order.unit.key.source,

@@ -11,7 +11,7 @@ pub mod preflight;
 use crate::gzip::GzipError;
 use crate::mount::MountError;
 use crate::source::SourceError;
-use crate::target::{Collisions, TargetError};
+use crate::target::{Collisions, LogRow, TargetError};
 
 /// Where a unit failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Stage {
 }
 
 /// Why a unit failed, and what to try.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct UnitFailure {
     /// Where.
     pub stage: Stage,
@@ -46,10 +46,12 @@ pub struct UnitFailure {
     pub remedy: String,
     /// Can the same thing succeed a moment later?
     pub can_retry: bool,
+    /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
+    pub own: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
-    /// Units of the load log whose windows overlap this one's: the ledger did not know of them.
-    pub overlaps: Vec<String>,
+    /// Units of the load log whose rows are among this one's: the ledger did not know of them.
+    pub overlaps: Vec<LogRow>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
     /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
@@ -64,6 +66,7 @@ impl UnitFailure {
             error: error.to_string(),
             remedy: remedy.into(),
             can_retry: false,
+            own: true,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
@@ -73,7 +76,8 @@ impl UnitFailure {
 
     /// Something went wrong on the source host.
     pub fn of_source(stage: Stage, error: &SourceError) -> Self {
-        Self { can_retry: error.can_retry(), ..Self::new(stage, error, error.remedy()) }
+        let own = error.is_units_own();
+        Self { can_retry: error.can_retry(), own, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The target refused.
@@ -81,12 +85,13 @@ impl UnitFailure {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
-        Self { can_retry, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
+        let own = error.is_units_own();
+        Self { can_retry, own, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The mount, or a file on it, is not as it should be.
     pub fn of_mount(stage: Stage, error: &MountError) -> Self {
-        Self::new(stage, error, error.remedy())
+        Self { own: false, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// A published file is damaged.

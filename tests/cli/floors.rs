@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop"],
-    &["inventory", "unit", "window"],
+    &["interval", "inventory", "measure", "unit", "window"],
     &["gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],
     &["failure", "step"],

@@ -4,6 +4,7 @@
 
 mod catalog;
 mod commit;
+mod create;
 mod ends;
 mod moves;
 mod preflight;
@@ -11,3 +12,4 @@ mod refuses;
 mod ssh;
 mod support;
 mod target;
+mod windows;

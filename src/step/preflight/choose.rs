@@ -116,7 +116,7 @@ impl SourceVisit {
                 }
                 let window = match &entry.window {
                     WindowRule::None { .. } => None,
-                    WindowRule::By { column, .. } => Some(column.clone()),
+                    WindowRule::By(by) => Some(by.column.clone()),
                 };
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 let wanted = Wanted { table, target, window };
