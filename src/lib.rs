@@ -13,9 +13,11 @@
 pub mod catalog;
 pub mod cli;
 pub mod commands;
+pub mod csv;
 pub mod engine;
 pub mod exit;
 pub mod failure;
+pub mod file_pattern;
 pub mod gzip;
 pub mod interval;
 pub mod inventory;

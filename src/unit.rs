@@ -253,7 +253,7 @@ pub fn variant(entry: &TableEntry, table: &TableName) -> Option<String> {
 }
 
 /// `YYYYMMDDhhmmss`, plus `ffffff` where it is not on a whole second.
-fn stamp(time: DateTime) -> String {
+pub(crate) fn stamp(time: DateTime) -> String {
     let micros = time.subsec_nanosecond() / 1000;
     let fraction = if micros == 0 { String::new() } else { format!("{micros:06}") };
     format!(
@@ -268,7 +268,7 @@ fn stamp(time: DateTime) -> String {
 }
 
 /// A name as it stands in ids and paths: never `.`, `..` or hidden.
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     let encoded = utf8_percent_encode(name, ENCODED).to_string();
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),

@@ -46,6 +46,10 @@ pub(super) fn run(
     let mut ledger = Ledger::open(&path)?;
     let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
+    if !ledger.has_caught_up(target.shown())? && !moves.no_preflight {
+        // Before the target is asked for what it holds: what costs nothing is said first.
+        refuse(&inventory, halves != Halves::Load)?;
+    }
     let mut facts = facts::of_run(&mut ledger, &inventory, &target, started_at)?;
     let wanted = Selection {
         max_units: if halves == Halves::Load { None } else { selection.max_units },

@@ -1,7 +1,8 @@
 //! Before the first row moves: every source and the target are asked what they hold, and each unit is either
 //! ready or failed with its reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -15,7 +16,7 @@ use crate::remote::ssh::{HostText, Pool};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
-use crate::step::{Stage, UnitFailure, check};
+use crate::step::{Stage, UnitFailure, argv, check};
 use crate::stop::Stop;
 use crate::target::TargetTable;
 use crate::unit::{Unit, UnitKey};
@@ -186,13 +187,24 @@ pub(super) fn orders<'a>(
     targets: &HashMap<TableName, TargetTable>,
     today: Date,
 ) -> Vec<(usize, Result<Order<'a>, UnitFailure>)> {
+    let mut files = HashSet::new();
     wanted
         .iter()
         .map(|&index| {
             let unit = &plan.units[index];
-            (index, order(index, unit, inventory, sources, targets, today))
+            let order = order(index, unit, inventory, sources, targets, today);
+            (index, order.and_then(|order| own_file(order, &mut files)))
         })
         .collect()
+}
+
+/// Gives a unit its file, unless another has it: the pattern of a script of the user's own may not tell them apart.
+fn own_file<'a>(order: Order<'a>, files: &mut HashSet<PathBuf>) -> Result<Order<'a>, UnitFailure> {
+    if files.insert(order.file.clone()) {
+        return Ok(order);
+    }
+    let error = format!("{} is the file of another unit as well", order.file.display());
+    Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"))
 }
 
 fn order<'a>(
@@ -216,8 +228,12 @@ fn order<'a>(
     let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {
         UnitFailure::new(Stage::Check, &error, "correct `window` for this table in the inventory")
     })?;
+    let file = match inventory.source(&unit.key.source) {
+        Some(source) => argv::file(source, unit, today)?,
+        None => unit.relative_path(today),
+    };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
-    Ok(Order { index, unit, file: unit.relative_path(today), columns, sql, small })
+    Ok(Order { index, unit, file, columns, sql, small })
 }
 
 /// Keys of units, by source: how the load log is asked.

@@ -8,7 +8,7 @@ use super::fault::{Fault, InventoryError, Place};
 use super::model::Inventory;
 use super::reader::Reader;
 use super::yaml::{self, Node, Value};
-use super::{overlap, support, text, top};
+use super::{argv, overlap, support, text, top};
 
 /// A file that is good as far as it goes.
 #[derive(Debug)]
@@ -118,6 +118,7 @@ fn meant(
     let meant = top::read(&mut reader, root, path);
     if let Some((inventory, written)) = &meant {
         overlap::check(&mut reader, inventory, written);
+        argv::check(&mut reader, inventory, written);
         support::check(&mut reader, inventory, written);
     }
     match (meant, reader.into_faults()) {

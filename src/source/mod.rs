@@ -1,5 +1,6 @@
 //! The side that is exported: a script on the source host, its protocol, and the SQL per engine.
 
+pub mod argv;
 mod conversation;
 pub mod definition;
 mod error;

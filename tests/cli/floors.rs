@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop"],
-    &["interval", "inventory", "measure", "unit", "window"],
-    &["gzip", "mount", "plan", "remote"],
+    &["file_pattern", "interval", "inventory", "measure", "unit", "window"],
+    &["csv", "gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],
     &["failure", "step"],
     &["engine", "progress", "report"],
