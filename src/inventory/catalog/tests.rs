@@ -309,6 +309,24 @@ fn a_catalog_without_tables_gives_times_to_the_jobs_of_the_file() {
 }
 
 #[test]
+fn hours_are_read_where_a_column_has_them() {
+    let text = format!("{TOP}{CONF}").replace(
+        "like: etl_conf_d }",
+        "jobs: { query: SELECT 1, columns: { group: g, start: s, hours: h, duration: d } } }",
+    );
+    let fetched = |hours: &str| {
+        let jobs = answer(&["g", "s", "h", "d"], &[&format!("hms|2021-08-10|{hours}|~")]);
+        BTreeMap::from([("etl".to_owned(), Fetched { tables: None, jobs })])
+    };
+    let (inventory, _) = complete(&text, &fetched("22:00-04:00")).unwrap();
+    assert_eq!(inventory.jobs[0].hours.map(|hours| hours.to_string()).as_deref(), Some("22:00-04:00"));
+    let error = complete(&text, &fetched("at night")).unwrap_err();
+    let said = said(&error);
+    assert!(said.contains("group `hms`, column `h`: this value is not a range of the day"), "{said}");
+    assert!(said.contains("or none (`hours: ~`)") && !said.contains("at night"), "{said}");
+}
+
+#[test]
 fn what_is_written_about_a_catalog_is_checked() {
     let at = |catalog: &str| {
         let error =
