@@ -80,6 +80,8 @@ pub enum Command {
     Load(Moves),
     /// Per job and table: how far, how much, what failed and what to do
     Status(Narrow),
+    /// Write an inventory that holds what the databases under `catalog:` hold, to leave those behind
+    Import(Import),
     /// Show a host's keys, and record them once you have compared them
     Trust(Trust),
     /// What a remote exit code means and what to try
@@ -177,6 +179,17 @@ pub struct Narrow {
     /// Only jobs of this source; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub source: Vec<String>,
+}
+
+/// What is written down.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Catalogs of the inventory [default: all]
+    #[arg(value_name = "NAME")]
+    pub catalog: Vec<String>,
+    /// A new file to write to, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Whose keys.

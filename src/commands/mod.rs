@@ -10,7 +10,7 @@ use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
 use crate::engine::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::Inventory;
 use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
@@ -20,6 +20,7 @@ use crate::target::Address;
 
 mod explain;
 mod facts;
+mod jobs;
 mod preflight;
 mod run;
 mod status;
@@ -42,13 +43,14 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
         Command::Status(narrow) => status::status(common, narrow),
+        Command::Import(import) => jobs::import(common, import, screen),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }
 }
 
 fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = jobs::inventory(common, &Stop::default())?;
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let now = Timestamp::now();

@@ -12,7 +12,7 @@ use crate::cli::{Common, Format, Moves};
 use crate::engine::{Ground, Halves, Outcome, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::Inventory;
 use crate::ledger::lock::JobLock;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
@@ -37,7 +37,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &stop)?;
     let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let started_at = Timestamp::now();

@@ -9,7 +9,6 @@ use crate::cli::{Common, Format, Select};
 use crate::engine::tables::{Tables, create_missing};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory;
 use crate::plan;
 use crate::report::tables::{json, text};
 use crate::source::SourceError;
@@ -24,7 +23,7 @@ use crate::target::{Address, Session};
 pub(super) fn create(common: &Common, select: &Select) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &stop)?;
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let pool = pool(common);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 
+use super::catalog::JobCatalog;
 use crate::file_pattern::FilePattern;
 use crate::measure::{Measure, Scale};
 use crate::names::TableName;
@@ -29,6 +30,8 @@ pub struct Inventory {
     pub target: Target,
     /// The databases that are exported, by name, in the order written.
     pub sources: Vec<Source>,
+    /// Databases that hold more jobs. [`super::load`] leaves those out; [`super::Draft::complete`] adds them.
+    pub catalogs: Vec<JobCatalog>,
     /// What is moved, in the order written.
     pub jobs: Vec<Job>,
 }

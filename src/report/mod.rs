@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod failure;
+pub mod import;
 pub mod plan;
 pub mod preflight;
 pub mod run;

@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop"],
     &["file_pattern", "interval", "inventory", "measure", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
-    &["ledger", "source", "target"],
+    &["catalog", "ledger", "source", "target"],
     &["failure", "step"],
     &["engine", "progress", "report"],
     &["cli", "commands"],
