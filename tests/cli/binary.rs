@@ -149,8 +149,10 @@ fn explain_knows_every_code() {
 fn where_nothing_is_due_nothing_is_connected() {
     let directory = tempfile::tempdir().unwrap();
     // Neither target nor source can be reached, and the mount is not there.
-    let inventory =
-        INVENTORY.replace("from: 2021-08-10", "from: 2199-08-10").replace("2021-08-11", "2199-08-11");
+    let inventory = INVENTORY
+        .replace("from: 2021-08-10", "from: 2199-08-10")
+        .replace("2021-08-11", "2199-08-11")
+        .replace("      - { table: ref.product, window: none, target: dim.product }\n", "");
     fs::write(directory.path().join("inventory.yml"), inventory).unwrap();
     let path = directory.path().join("inventory.ledger.sqlite");
     let mut ledger = gpferry::ledger::Ledger::open(&path).unwrap();

@@ -1,6 +1,8 @@
 //! A year of runs, simulated: planner and ledger together, with failures, kills, clocks set back, lost ledgers, and an
 //! inventory that changes. Whatever happens, every row ends in exactly one loaded unit.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
