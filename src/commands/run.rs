@@ -66,6 +66,7 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
         target_url: target.shown().to_owned(),
         started_at,
     };
+    let _alive = ledger.hold_run(&run)?;
     ledger.begin_run(&run)?;
     let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
     let ground = Ground {

@@ -28,6 +28,7 @@ mod event;
 mod exporter;
 mod loader;
 pub mod prepare;
+mod remains;
 
 pub use event::{Event, What};
 
@@ -104,6 +105,7 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let plan = ground.plan;
+    remains::sweep(ground, ledger)?;
     let mut book = Book::new(ground, ledger);
     if plan.units.is_empty() {
         return Ok(book.close(false));

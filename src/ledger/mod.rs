@@ -21,6 +21,7 @@ use crate::plan::Known;
 use crate::unit::{Unit, UnitKey};
 
 pub mod lock;
+pub mod remains;
 mod schema;
 pub mod status;
 #[cfg(test)]

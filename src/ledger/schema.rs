@@ -1,7 +1,8 @@
 //! The ledger's tables, by version. A change adds a step here; it never edits one.
 
 /// The SQL that leads from version `n` to `n + 1`, at index `n`.
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
 CREATE TABLE run (
     id          TEXT PRIMARY KEY,
     command     TEXT NOT NULL,
@@ -53,4 +54,9 @@ CREATE TABLE attempt (
     ended_at       TEXT,
     PRIMARY KEY (run, source, unit, attempt)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+ALTER TABLE run ADD COLUMN swept INTEGER NOT NULL DEFAULT 0;
+UPDATE run SET swept = 1 WHERE ended_at IS NOT NULL;
+",
+];

@@ -5,6 +5,7 @@
 mod commit;
 mod ends;
 mod moves;
+mod planted;
 mod preflight;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
