@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -26,6 +26,9 @@ use crate::stop::Stop;
 use crate::target::Address;
 use crate::unit::UnitKey;
 
+/// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
+const STOP_LIMIT: Duration = Duration::from_millis(9000);
+
 /// Does what is due.
 ///
 /// # Errors
@@ -33,6 +36,7 @@ use crate::unit::UnitKey;
 pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Screen) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
+    stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = inventory::load(&common.inventory)?;
     let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;

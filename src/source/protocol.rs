@@ -141,7 +141,8 @@ pub fn hello(nonce: &str, heartbeat: Duration, deadline: Duration) -> String {
         &VERSION.to_string(),
         nonce,
         &heartbeat.as_secs().to_string(),
-        &deadline.as_secs().to_string(),
+        // Nine digits are what a script reads.
+        &deadline.as_secs().min(999_999_999).to_string(),
     ])
 }
 

@@ -18,6 +18,9 @@ use crate::unit::Unit;
 /// How often a running batch looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// What `statement_timeout` holds at most, in seconds: 2³¹ - 1 milliseconds.
+const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
+
 /// What one batch needs to know of everything around it.
 #[derive(Debug, Clone, Copy)]
 pub struct Ground<'a> {
@@ -84,7 +87,7 @@ pub fn export(
     };
     let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
     ask_all(&mut talk, ground, attempt, orders);
-    let began = Timestamp::now();
+    let (began, asked_at) = (Timestamp::now(), Instant::now());
     let mut told_to_stop = false;
     let mut late = Vec::new();
     loop {
@@ -108,7 +111,7 @@ pub fn export(
                 if let Some(order) = orders.get(no as usize) {
                     report(
                         order.index,
-                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message)),
+                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message, asked_at)),
                     );
                 }
             }
@@ -156,7 +159,7 @@ fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders
     settings(source, ground.run).for_each(|(name, value)| set(name, value));
     set("PART", format!("{}.{attempt}", ground.run));
     if let Some(longest) = orders.iter().map(|order| order.unit.entry.export.timeout).max() {
-        set("UNIT_TIMEOUT", longest.as_secs().max(1).to_string());
+        set("UNIT_TIMEOUT", longest.as_secs().clamp(1, LONGEST_STATEMENT).to_string());
     }
     if orders.iter().all(|order| order.small) {
         set("SMALL", "1".into());
@@ -224,10 +227,26 @@ fn prove(
     Ok(exported)
 }
 
-fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: &str) -> UnitFailure {
+fn refused(
+    ground: Ground<'_>,
+    order: &Order<'_>,
+    sqlstate: Option<&str>,
+    message: &str,
+    asked_at: Instant,
+) -> UnitFailure {
     let what = format!("exporting {}", order.unit.table);
     let error = SourceError::failed(&ground.source.host, what, sqlstate, message);
-    UnitFailure::of_source(Stage::Export, &error)
+    let failure = UnitFailure::of_source(Stage::Export, &error);
+    // By the clock, since the message may be of any language.
+    if sqlstate == Some("57014") && asked_at.elapsed() >= order.unit.entry.export.timeout {
+        let limit = order.unit.entry.export.timeout.as_secs_f64();
+        return UnitFailure {
+            error: format!("{} (the limit is {limit} s: export.timeout)", failure.error),
+            remedy: "raise `export.timeout` for this table, or make its windows shorter".into(),
+            ..failure
+        };
+    }
+    failure
 }
 
 fn log_stderr(host: &str, stderr: &str) {

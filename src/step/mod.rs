@@ -46,6 +46,8 @@ pub struct UnitFailure {
     pub remedy: String,
     /// Can the same thing succeed a moment later?
     pub can_retry: bool,
+    /// Did somebody cancel it? After a stop, that was us.
+    pub cancelled: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
     /// Units of the load log whose windows overlap this one's: the ledger did not know of them.
@@ -64,6 +66,7 @@ impl UnitFailure {
             error: error.to_string(),
             remedy: remedy.into(),
             can_retry: false,
+            cancelled: false,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
@@ -81,7 +84,8 @@ impl UnitFailure {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
-        Self { can_retry, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
+        let cancelled = error.sqlstate() == Some("57014");
+        Self { can_retry, cancelled, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The mount, or a file on it, is not as it should be.

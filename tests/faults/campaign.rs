@@ -163,8 +163,9 @@ impl One<'_> {
     /// What is not done is said, and that the same command does it.
     fn words(&self, first: &Ran, between: Rows, wrong: &mut Vec<String>) {
         let stopped = [3, 130, 143].contains(&first.code) && self.kind != Kind::InterruptTwice;
-        if stopped && between.missing > 0 && !first.stdout.contains("the same command resumes them") {
-            wrong.push("the summary does not say that the same command resumes what is left".into());
+        let said = format!("{}{}", first.stdout, first.stderr);
+        if stopped && between.missing > 0 && !said.contains("the same command resumes") {
+            wrong.push("the end does not say that the same command resumes what is left".into());
         }
         if first.code == 0 && between.missing > 0 {
             wrong.push(format!("exit code 0 with {} rows missing", between.missing));

@@ -17,6 +17,9 @@ pub(crate) enum Kind {
     Interrupt,
     Terminate,
     InterruptTwice,
+    InterruptHeldTarget,
+    InterruptHeldSsh,
+    InterruptFrozenTarget,
     KillSshd,
     KillPsql,
     KillCompressor,
@@ -58,11 +61,14 @@ pub(crate) enum Kind {
 
 use Kind::*;
 
-pub(crate) const ALL: [Kind; 41] = [
+pub(crate) const ALL: [Kind; 44] = [
     KillRunner,
     Interrupt,
     Terminate,
     InterruptTwice,
+    InterruptHeldTarget,
+    InterruptHeldSsh,
+    InterruptFrozenTarget,
     KillSshd,
     KillPsql,
     KillCompressor,
@@ -143,7 +149,7 @@ impl Kind {
     pub(crate) fn codes(self) -> &'static [i32] {
         match self {
             KillRunner | InterruptTwice => &[KILLED, 130],
-            Interrupt => &[130],
+            Interrupt | InterruptHeldTarget | InterruptHeldSsh | InterruptFrozenTarget => &[130],
             Terminate => &[143],
             // The file may be damaged behind a runner that was killed.
             TruncateFile | FlipByte => &[KILLED],
@@ -202,6 +208,27 @@ impl Kind {
                     met,
                     format!("INT, then INT ({})", if signal("INT", pid) { "in time" } else { "too late" }),
                 )
+            }
+            InterruptHeldTarget | InterruptHeldSsh => {
+                let proxy = if self == InterruptHeldTarget { &world.target } else { &world.ssh[0] };
+                proxy.hold();
+                std::thread::sleep(Duration::from_millis(300));
+                let asked = Some(Instant::now());
+                let met = signal("INT", pid);
+                wait(child, || false);
+                Hit { asked, ..Hit::new(met, "INT while a line was held") }
+            }
+            InterruptFrozenTarget => {
+                let Some(backend) = find_backend(world, draw, child, Side::Target) else {
+                    return Hit::new(false, "no backend any more");
+                };
+                signal("STOP", backend);
+                std::thread::sleep(Duration::from_millis(300));
+                let asked = Some(Instant::now());
+                let met = signal("INT", pid);
+                wait(child, || false);
+                signal("CONT", backend);
+                Hit { asked, ..Hit::new(met, "INT while a backend stood still") }
             }
             KillSshd => kill(world, draw, child, &["sshd"]),
             KillPsql => kill(world, draw, child, &["psql"]),

@@ -13,3 +13,4 @@ mod refuses;
 mod ssh;
 mod support;
 mod target;
+mod time_limits;
