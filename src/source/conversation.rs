@@ -141,7 +141,7 @@ impl<'a> Conversation<'a> {
     /// Closes the conversation after the script's `end`, and sees that it ended as it said.
     pub fn finish(mut self) {
         self.channel.close_stdin();
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(2);
         while !self.closed && Instant::now() < until {
             if self.pump(Duration::from_millis(200)).is_err() {
                 return;
@@ -150,7 +150,7 @@ impl<'a> Conversation<'a> {
         if self.reader.foreign_lines() > 0 {
             log::debug!("{}: {} lines on stdout were not ours", self.host, self.reader.foreign_lines());
         }
-        let status = self.channel.end(Duration::from_secs(2));
+        let status = self.channel.end(Duration::from_secs(1));
         if let (Some(code), Status::Exited(status)) = (self.ended, &status)
             && code != *status
         {
@@ -168,13 +168,18 @@ impl<'a> Conversation<'a> {
         &self.host
     }
 
+    /// The error of a script that does not say what was waited for.
+    pub fn silent(&self) -> SourceError {
+        SourceError::Silent {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            silence: self.last_heard.elapsed(),
+        }
+    }
+
     fn keep_alive(&mut self, now: Instant) -> Result<(), SourceError> {
         if now >= self.deadline || now.duration_since(self.last_heard) > SILENCE {
-            return Err(SourceError::Silent {
-                host: self.host.clone(),
-                what: self.what.clone(),
-                silence: now.duration_since(self.last_heard),
-            });
+            return Err(self.silent());
         }
         if now.duration_since(self.last_beat) >= BEAT_EVERY {
             self.last_beat = now;

@@ -18,6 +18,9 @@ use crate::unit::Unit;
 /// How often a running batch looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How long a script may take to say that it has stopped. It needs up to 5 s where psql does not want to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(6);
+
 /// What `statement_timeout` holds at most, in seconds: 2³¹ - 1 milliseconds.
 const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
 
@@ -88,12 +91,18 @@ pub fn export(
     let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
     ask_all(&mut talk, ground, attempt, orders);
     let (began, asked_at) = (Timestamp::now(), Instant::now());
-    let mut told_to_stop = false;
+    let mut told_to_stop: Option<Instant> = None;
     let mut late = Vec::new();
     loop {
-        if ground.stop.asked() && !told_to_stop {
-            told_to_stop = true;
-            talk.ask(&Request::Stop);
+        if ground.stop.asked() {
+            let told = told_to_stop.get_or_insert_with(|| {
+                talk.ask(&Request::Stop);
+                Instant::now()
+            });
+            if told.elapsed() > STOP_PATIENCE {
+                // Its stdin closes with the connection, which tells it the same.
+                return Err(talk.silent());
+            }
         }
         match talk.next(LOOK_EVERY)? {
             None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Row { .. }) => {}
