@@ -220,7 +220,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn protocol(&self, error: ProtocolError) -> SourceError {
+    /// The error of a script that broke the protocol.
+    pub fn protocol(&self, error: ProtocolError) -> SourceError {
         SourceError::Protocol { host: self.host.clone(), error }
     }
 

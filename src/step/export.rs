@@ -1,5 +1,8 @@
 //! One batch of units, exported by one run of the script, each proven on the mount before it counts.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,6 +14,7 @@ use super::{Stage, UnitFailure};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
+use crate::source::protocol::ProtocolError;
 use crate::source::{Conversation, Reply, Request, Script, SourceError, settings};
 use crate::stop::Stop;
 use crate::unit::Unit;
@@ -105,7 +109,9 @@ pub fn export(
             }
         }
         match talk.next(LOOK_EVERY)? {
-            None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Row { .. }) => {}
+            None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+            // Nobody asked for rows.
+            Some(Reply::Row { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Done { no, rows, bytes, took, compressor }) => {
                 if let Some(order) = orders.get(no as usize) {
                     let published = Published { rows, bytes, took, compressor, began };
@@ -133,11 +139,12 @@ pub fn export(
                 let unanswered = talk.unanswered().count();
                 let host = talk.host().to_owned();
                 log_stderr(&host, &talk.stderr());
+                let early = talk.protocol(ProtocolError::EndedEarly(unanswered));
                 talk.finish();
                 return match (code, unanswered) {
                     (0, 0) => Ok(()),
                     // `end 0` with units left unanswered is a broken script: nobody knows about them.
-                    (0, _) => Err(SourceError::GivenUp { host, code: 2 }),
+                    (0, _) => Err(early),
                     (code, _) => Err(SourceError::GivenUp { host, code }),
                 };
             }

@@ -10,6 +10,7 @@ mod preflight;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;
+mod secrets;
 mod ssh;
 mod support;
 mod target;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::support::Case;
+use crate::support::{Case, Side, lab};
 
 /// A directory that the hosts' user may write to, outside of `file2GP`.
 fn outside(case: &Case) -> std::path::PathBuf {
@@ -70,6 +70,84 @@ fn a_link_at_a_file_s_place_is_replaced_and_what_it_named_is_left_alone() {
     case.gpferry(&["run"]).expect(0).says("2 of 2 units loaded");
     assert_eq!(fs::read_to_string(&precious).unwrap(), "as it was");
     assert_eq!(case.count("SELECT count(*) FROM t"), 1);
+}
+
+/// Names that are commands to a shell, statements to a database, or ways out to a file system.
+const HOSTILE: [&str; 8] =
+    ["-rf", "$(touch x)", "`touch x`", "'; drop table x; --", "^", "../../up", "a;touch x", "\\! touch x"];
+
+#[test]
+fn names_that_would_be_commands_are_only_names() {
+    let mut case = Case::new("hostile");
+    let mut tables = Vec::new();
+    for name in HOSTILE {
+        let quoted = format!("\"{name}\"");
+        case.both(&format!("CREATE TABLE {quoted} (at timestamp, {quoted} text)"));
+        case.source
+            .batch_execute(&format!("INSERT INTO {quoted} VALUES ('2021-08-10 01:00', '$(touch x)')"))
+            .unwrap();
+        let text = format!("public.\\\"{}\\\"", name.replace('\\', "\\\\"));
+        tables.push(format!("{{ table: \"{text}\", window: {{ column: at, length: 1d }} }}"));
+    }
+    // A column that is compared, and whose name is a command.
+    case.both("CREATE TABLE w (\"$(touch x)'; --\" timestamp)");
+    case.source.batch_execute("INSERT INTO w VALUES ('2021-08-10 02:00')").unwrap();
+    tables.push("{ table: public.w, window: { column: \"$(touch x)'; --\", length: 1d } }".to_owned());
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let days = "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n";
+    case.inventory_with("", days, &tables);
+    let before = everywhere(&case);
+    let all = tables.len();
+    case.gpferry(&["run", "-v"]).expect(0).says(&format!("{all} of {all} units loaded, {all} rows"));
+    assert_eq!(everywhere(&case), before, "something was made outside of file2GP");
+    for name in HOSTILE {
+        case.assert_same(&format!("SELECT * FROM \"{name}\""));
+    }
+    for file in case.files() {
+        let depth = file.components().count();
+        assert!(file.starts_with("s/202108/10") && depth == 5, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_database_whose_name_is_hostile_is_only_a_database() {
+    let mut case = Case::new("hostile_db");
+    let hostile = format!("a b\"c$(touch x)'{}", case.database());
+    let create = format!("CREATE DATABASE \"{}\"", hostile.replace('"', "\"\""));
+    case.source.batch_execute(&create).unwrap();
+    let mut inside = Side::Source.connect(&format!("'{}'", hostile.replace('\'', "\\'")));
+    inside
+        .batch_execute("CREATE TABLE t (id int); INSERT INTO t VALUES (7); GRANT SELECT ON t TO gpadmin")
+        .unwrap();
+    case.target.batch_execute("CREATE TABLE t (id int)").unwrap();
+    case.inventory(&["{ table: public.t, window: none }"]);
+    let (from, to) = (format!("database: {}\n", case.database()), format!("database: {hostile:?}\n"));
+    case.edit_inventory(&from, &to);
+    let before = everywhere(&case);
+    case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded, 1 row");
+    assert_eq!(everywhere(&case), before);
+    assert_eq!(case.count("SELECT sum(id) FROM t"), 7);
+}
+
+#[test]
+fn a_column_with_a_control_character_is_refused_before_anything_is_exported() {
+    let mut case = Case::new("control");
+    case.both("CREATE TABLE t (\"a\nstop\" int)");
+    case.inventory(&["{ table: public.t, window: none }"]);
+    case.gpferry(&["run"]).expect(3).says("column \"a\\nstop\" of public.t holds a control character");
+    assert!(case.files().is_empty(), "{:?}", case.files());
+}
+
+/// What is on the mount of this test but not in `file2GP`, and in the homes of the hosts' users but for the cache.
+fn everywhere(case: &Case) -> Vec<String> {
+    let hosts = Path::new(lab().get("LAB_DIR")).join("hosts");
+    let mut all = listing(&case.mount());
+    all.retain(|name| name != "file2GP");
+    for host in ["a", "b"] {
+        all.extend(listing(&hosts.join(host).join("home/gpadmin")).into_iter().filter(|name| name == "x"));
+    }
+    all.sort();
+    all
 }
 
 #[test]
