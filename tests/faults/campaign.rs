@@ -17,6 +17,10 @@ const HANGS: Duration = Duration::from_secs(150);
 /// From Ctrl+C to the end.
 const STOPS: Duration = Duration::from_secs(10);
 
+/// The ledger of a campaign, and where its runs are heard.
+const LEDGER: &str = "ledger.sqlite";
+const HEARD: &str = "run";
+
 /// What came of the runs of one kind.
 #[derive(Default)]
 struct Tally {
@@ -85,7 +89,7 @@ fn usual(world: &mut World) -> Duration {
     for _ in 0..2 {
         world.reset();
         let began = Instant::now();
-        let mut child = world.start(false);
+        let mut child = world.start(false, LEDGER, HEARD);
         let (ran, _) = end(world, &mut child);
         took = began.elapsed();
         let ran = ran.expect(0);
@@ -111,7 +115,7 @@ impl One<'_> {
         let instant = usual.mul_f64(1.1 * self.draw.fraction());
         let fake_time = self.kind == Kind::ClockBack;
         std::fs::write(self.world.case.path("clock"), "+0\n").unwrap();
-        let mut child = self.world.start(fake_time);
+        let mut child = self.world.start(fake_time, LEDGER, HEARD);
         std::thread::sleep(instant);
         let ended_before = child.try_wait().unwrap().is_some();
         let hit = self.kind.inject(self.world, &mut self.draw, &mut child, self.long);
@@ -123,12 +127,7 @@ impl One<'_> {
             wrong.push(format!("it took {:.1?} to stop", ended.duration_since(asked)));
         }
         self.code(&first, instant, &mut wrong);
-        let parts_too = !self.kind.may_leave_parts();
-        wrong.extend(
-            left_behind(self.world, parts_too).into_iter().map(|what| format!("left behind: {what}")),
-        );
-        let (between, log) = rows(self.world);
-        wrong.extend(log.into_iter().map(|what| format!("after the fault: {what}")));
+        let between = if self.kind.at_once() { Rows::default() } else { self.look(&mut wrong) };
         self.words(&first, between, &mut wrong);
         let last = self.again(fake_time, &mut wrong);
         let met = u32::from(hit.met && !ended_before);
@@ -151,6 +150,15 @@ impl One<'_> {
             wrong.push(format!("the first run said:\n{}{}", first.stdout, first.stderr));
         }
         (tally, said, wrong)
+    }
+
+    /// What the first run left, and did.
+    fn look(&mut self, wrong: &mut Vec<String>) -> Rows {
+        let left = left_behind(self.world, !self.kind.may_leave_parts());
+        wrong.extend(left.into_iter().map(|what| format!("left behind: {what}")));
+        let (between, log) = rows(self.world);
+        wrong.extend(log.into_iter().map(|what| format!("after the fault: {what}")));
+        between
     }
 
     fn code(&self, first: &Ran, instant: Duration, wrong: &mut Vec<String>) {
@@ -180,10 +188,11 @@ impl One<'_> {
 
     /// The same command, unhurt: everything is there once, and nothing is left.
     fn again(&mut self, fake_time: bool, wrong: &mut Vec<String>) -> Rows {
-        let mut child = self.world.start(fake_time);
+        let mut child = self.world.start(fake_time, LEDGER, HEARD);
         let (mut second, _) = end(self.world, &mut child);
-        if self.kind.damages() && second.code == 3 && names_damage(&second) {
-            let mut child = self.world.start(fake_time);
+        let damaged = self.kind.damages() && names_damage(&second);
+        if second.code == 3 && (damaged || self.kind.disturbs_the_next()) {
+            let mut child = self.world.start(fake_time, LEDGER, HEARD);
             second = end(self.world, &mut child).0;
         }
         let (last, log) = rows(self.world);
@@ -224,7 +233,7 @@ fn end(world: &World, child: &mut Child) -> (Ran, Instant) {
         |name: &str| String::from_utf8_lossy(&std::fs::read(world.case.path(name)).unwrap()).into_owned();
     let code =
         status.code().unwrap_or_else(|| if hung { KILLED * 100 } else { -status.signal().unwrap_or(0) });
-    (Ran { code, stdout: read("stdout"), stderr: read("stderr") }, Instant::now())
+    (Ran { code, stdout: read("run.out"), stderr: read("run.err") }, Instant::now())
 }
 
 /// As Markdown, for `docs/faults.md`.

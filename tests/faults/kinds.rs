@@ -14,6 +14,9 @@ use crate::world::{FAKE_TIME, World, run, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     KillRunner,
+    KillRunnerAndRunAtOnce,
+    FreezeHostsAndRunAtOnce,
+    TwoRunners,
     Interrupt,
     Terminate,
     InterruptTwice,
@@ -61,8 +64,11 @@ pub(crate) enum Kind {
 
 use Kind::*;
 
-pub(crate) const ALL: [Kind; 44] = [
+pub(crate) const ALL: [Kind; 47] = [
     KillRunner,
+    KillRunnerAndRunAtOnce,
+    FreezeHostsAndRunAtOnce,
+    TwoRunners,
     Interrupt,
     Terminate,
     InterruptTwice,
@@ -148,7 +154,8 @@ impl Kind {
     /// The exit codes that are right for a run that met it, besides "done" and "some units failed".
     pub(crate) fn codes(self) -> &'static [i32] {
         match self {
-            KillRunner | InterruptTwice => &[KILLED, 130],
+            KillRunner | KillRunnerAndRunAtOnce | FreezeHostsAndRunAtOnce => &[KILLED],
+            InterruptTwice => &[130],
             Interrupt | InterruptHeldTarget | InterruptHeldSsh | InterruptFrozenTarget => &[130],
             Terminate => &[143],
             // The file may be damaged behind a runner that was killed.
@@ -177,8 +184,19 @@ impl Kind {
             | SlowMount
             | LoseCommit
             | LoseAnswerToCommit
-            | ClockBack => &[],
+            | ClockBack
+            | TwoRunners => &[],
         }
+    }
+
+    /// Is the next run started before anybody looked what the first left?
+    pub(crate) fn at_once(self) -> bool {
+        matches!(self, KillRunnerAndRunAtOnce | FreezeHostsAndRunAtOnce)
+    }
+
+    /// May the next run fail some units, because something of the first still writes?
+    pub(crate) fn disturbs_the_next(self) -> bool {
+        self == FreezeHostsAndRunAtOnce
     }
 
     /// May a half-written file stay until the next run, because nobody is left who could remove it?
@@ -196,6 +214,32 @@ impl Kind {
         let pid = i32::try_from(child.id()).unwrap();
         let while_ = duration(draw, long);
         match self {
+            KillRunnerAndRunAtOnce => Hit::new(signal("KILL", pid), "kill -9, and the next run at once"),
+            FreezeHostsAndRunAtOnce => {
+                // Shorter than what anybody has for being gone afterwards.
+                let while_ = while_.min(Duration::from_secs(8));
+                wait(child, || world.processes().iter().any(|process| process.name == "psql"));
+                let frozen = world.processes();
+                for process in &frozen {
+                    signal("STOP", process.pid);
+                }
+                let met = signal("KILL", pid) && !frozen.is_empty();
+                let what = format!("{} processes stand still for {while_:?} of the next run", frozen.len());
+                // They wake up in the middle of the next run, and do not know that they are dead.
+                std::thread::spawn(move || {
+                    std::thread::sleep(while_);
+                    for process in &frozen {
+                        signal("CONT", process.pid);
+                    }
+                });
+                Hit::new(met, what)
+            }
+            TwoRunners => {
+                let mut other = world.start(false, "other.sqlite", "other");
+                wait(&mut other, || false);
+                let code = other.try_wait().unwrap().and_then(|status| status.code());
+                Hit::new(true, format!("another runner with another ledger, exit {code:?}"))
+            }
             KillRunner => Hit::new(signal("KILL", pid), "kill -9"),
             Interrupt | Terminate => {
                 let name = if self == Interrupt { "INT" } else { "TERM" };

@@ -209,8 +209,9 @@ impl World {
         PathBuf::from(self.lab.get("LAB_DIR")).join("ledgers")
     }
 
-    /// Starts `gpferry run`, in its network namespace.
-    pub(crate) fn start(&self, fake_time: bool) -> Child {
+    /// Starts `gpferry run` with a ledger of this name, in its network namespace. What it says goes to the files
+    /// `<heard>.out` and `<heard>.err`.
+    pub(crate) fn start(&self, fake_time: bool, ledger: &str, heard: &str) -> Child {
         let inner = self.case.command(&["run", "-v"]);
         let mut command = match &self.net {
             None => Command::new(inner.get_program()),
@@ -220,7 +221,7 @@ impl World {
                 command
             }
         };
-        command.args(inner.get_args()).arg("--ledger").arg(self.ledgers().join("ledger.sqlite"));
+        command.args(inner.get_args()).arg("--ledger").arg(self.ledgers().join(ledger));
         command.env_remove("SSH_AUTH_SOCK").env_remove("PGPASSWORD");
         command
             .env("GPFERRY_SSH_CONFIG", self.case.path("ssh_config"))
@@ -229,8 +230,8 @@ impl World {
             command.env("LD_PRELOAD", FAKE_TIME).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_TIMESTAMP_FILE", self.case.path("clock"));
         }
-        let stdout = fs::File::create(self.case.path("stdout")).unwrap();
-        let stderr = fs::File::create(self.case.path("stderr")).unwrap();
+        let stdout = fs::File::create(self.case.path(&format!("{heard}.out"))).unwrap();
+        let stderr = fs::File::create(self.case.path(&format!("{heard}.err"))).unwrap();
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap()
     }
 
