@@ -139,8 +139,11 @@ impl One<'_> {
             twice: last.surplus + between.surplus,
         };
         let said = format!(
-            "after {instant:.2?}: {}{}; exit {}, {} of {} rows there",
+            "after {instant:.2?}: {}{}{}; exit {}, {} of {} rows there",
             hit.what,
+            hit.asked
+                .map(|asked| format!(" (gone in {:.1?})", ended.duration_since(asked)))
+                .unwrap_or_default(),
             if met == 1 { "" } else { " (met nothing)" },
             first.code,
             between.there,

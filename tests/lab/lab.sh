@@ -32,7 +32,8 @@ as_root() {
 
 # ---------------------------------------------------------------- packages
 
-PACKAGES=(openssh-server openssh-client postgresql postgresql-client isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make)
+PACKAGES=(openssh-server openssh-client postgresql postgresql-client isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make
+    iproute2 nftables strace faketime)
 
 install_packages() {
     local missing=() package

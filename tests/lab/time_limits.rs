@@ -1,10 +1,12 @@
 //! Each thing that may take for ever has a limit, and the error names it and the key that sets it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::ends::wait_for;
-use crate::support::{Case, Side, ran};
+use crate::support::{Case, Side, lab, ran};
 
 /// A table of one row that waits in the mount's queue, and its inventory entry with these load rules.
 fn one_row(name: &str, rules: &str) -> Case {
@@ -52,7 +54,7 @@ fn a_load_that_takes_too_long_names_its_limit_and_is_stopped_on_the_server() {
 fn an_export_that_takes_too_long_names_its_limit_and_is_not_tried_again() {
     let mut case = Case::new("export_limit");
     case.source
-        .batch_execute("CREATE VIEW t AS SELECT i AS id FROM generate_series(1, 100000) i WHERE pg_sleep(0.05) IS NOT NULL; CREATE TABLE u (id int); INSERT INTO u VALUES (1)")
+        .batch_execute("CREATE VIEW t AS SELECT i AS id FROM generate_series(1, 100000) i WHERE pg_sleep(0.05) IS NOT NULL; CREATE VIEW u AS SELECT 1 AS id")
         .unwrap();
     case.target.batch_execute("CREATE TABLE t (id int); CREATE TABLE u (id int)").unwrap();
     case.inventory(&[
@@ -108,4 +110,63 @@ fn a_stop_between_two_attempts_is_no_failure() {
         .expect(130)
         .says("1 not finished, 0 failed")
         .silent_about("FAILED");
+}
+
+#[test]
+fn ctrl_c_ends_a_run_whose_target_stands_still() {
+    let mut case = one_row("frozen", "load: { mode: insert }");
+    let mut holder = Side::Target.connect(case.database());
+    holder.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = "SELECT coalesce(max(pid), 0)::bigint FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    wait_for("the load waits", Duration::from_secs(20), || case.count(waiting) > 0);
+    let backend = case.count(waiting).to_string();
+    let kill = |signal: &str, pid: &str| {
+        assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+    };
+    kill("-STOP", &backend);
+    let begin = Instant::now();
+    kill("-INT", &child.id().to_string());
+    wait_for("it ended", Duration::from_secs(20), || child.try_wait().unwrap().is_some());
+    let took = begin.elapsed();
+    kill("-CONT", &backend);
+    ran(child.wait_with_output().unwrap()).expect(130).says("the same command resumes what is left");
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
+    holder.batch_execute("ROLLBACK").unwrap();
+    case.gpferry(&["run"]).expect(0);
+    assert_eq!(case.count("SELECT count(*) FROM t"), 1);
+}
+
+#[test]
+fn a_line_that_is_lost_while_the_catalog_is_read_is_asked_again() {
+    let case = one_row("lost_catalog", "load: { mode: insert }");
+    // A psql that takes its own SSH session with it, the first time.
+    let name = format!("psql-once-{}", case.database());
+    let psql = format!("{}/hosts/a/home/gpadmin/{name}", lab().get("LAB_DIR"));
+    let real = format!("{}/psql", lab().get("LAB_PG_BIN"));
+    fs::write(
+        &psql,
+        format!(
+            "#!/bin/bash\nif mkdir \"$HOME/{name}.done\" 2>/dev/null; then\n  p=$$\n  \
+             until [ \"$(cat /proc/$p/comm)\" = sshd ]; do p=$(awk '{{ print $4 }}' /proc/$p/stat); done\n  \
+             kill -9 $p\n  sleep 5\nfi\nexec {real} \"$@\"\n"
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(&psql, fs::Permissions::from_mode(0o755)).unwrap();
+    case.edit_inventory("user: gpadmin }", &format!("user: gpadmin, psql: /home/gpadmin/{name} }}"));
+    case.gpferry(&["run"]).expect(0).says("(attempt 1; trying again)").says("1 of 1 unit loaded");
+}
+
+#[test]
+fn a_wrong_password_is_not_tried_again_and_a_target_that_is_down_is() {
+    let case = one_row("wrong", "load: { mode: insert }");
+    let with = |password: &str| {
+        let mut command = case.command(&["run"]);
+        ran(command.env_remove("PGPASSFILE").env("PGPASSWORD", password).output().unwrap())
+    };
+    with("wrong").expect(14).says("password authentication failed").silent_about("trying again");
+    let port = format!("127.0.0.1:{}/", lab().get("LAB_TARGET_PORT"));
+    case.edit_inventory(&port, "127.0.0.1:1/");
+    with("any").expect(14).says("(attempt 2; trying again)");
 }

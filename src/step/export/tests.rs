@@ -11,11 +11,11 @@ use crate::inventory;
 use crate::plan::{Catalog, Selection, plan};
 use crate::remote::scripted::Scripted;
 
+/// Units by their place, and what became of them.
+type Outcomes = Vec<(usize, Result<Exported, String>)>;
+
 /// What became of two units, and of their batch, whose script greets and then says this.
-fn batch(
-    says: &str,
-    files: &[(usize, &[u8])],
-) -> (Vec<(usize, Result<Exported, String>)>, Option<SourceError>) {
+fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>) {
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
         "version: 1\nmount: {{ path: {} }}\ntarget: {{ url: \"postgresql://u@h/d\" }}\n\
