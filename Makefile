@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; the others are for developers.
 
-.PHONY: demo test bench install check
+.PHONY: demo test faults bench install check
 
 # Installs what is missing, and says so. Needs Debian and Rust; root or sudo.
 install:
@@ -12,6 +12,10 @@ demo: install
 
 test: install
 	cargo test --locked
+
+# The proof by faults, in its long form: GPFERRY_FAULTS_RUNS=300, GPFERRY_FAULTS_SEED= replays one.
+faults: install
+	GPFERRY_FAULTS_RUNS=$${GPFERRY_FAULTS_RUNS:-300} cargo test --locked --test faults -- --nocapture
 
 # Ratios against the hand pipeline, in one run.
 bench: install

@@ -394,7 +394,20 @@ with_numbers() {   # message path
     why+=" [owner path=$dir uid=$uid gid=$gid mode=$mode]"
 }
 
+# Below the first directory of the mount no link is followed: whoever planted it would choose where files go.
+no_link() {   # directory
+    local at=$1
+    while [[ $at == "$mount"/*/* ]]; do
+        if [[ -L $at ]]; then
+            why="$at: is a symbolic link, and none is followed there"
+            return 1
+        fi
+        at=${at%/*}
+    done
+}
+
 ensure_dir() {
+    no_link "$1" || return 1
     [[ -d $1 ]] && return 0
     if [[ ! -d $mount ]]; then
         why="$mount: no such directory on this host; is it mounted?"
@@ -767,6 +780,7 @@ query_one() {   # no sql
 small_add() {   # no path sql
     local below=${2#"$mount"/} parent=$mount dir=${2%/*}
     [[ $below != */* ]] || parent=$mount/${below%%/*}
+    no_link "$dir" || { reply_error "$1" 1 - "$why"; return; }
     if [[ $parent != "$stage_parent" ]]; then
         small_drain
         stage_make "$parent"
@@ -784,7 +798,8 @@ small_drain() {
 }
 
 stage_make() {   # parent
-    local dir=$1/.$part_tag.$$.part
+    # two hosts may have equal pids; a name that mktemp made they do not share
+    local dir=$1/.$part_tag.${tmp##*.}.part
     [[ -z $stage ]] || rm -rf -- "$stage"
     stage='' stage_parent=$1
     ensure_dir "$1" || { stage_why=$why; return; }

@@ -228,6 +228,8 @@ pub(crate) mod tests {
                 mode: LoadMode::Insert,
                 match_columns: vec![],
                 on_pk_violation: OnPkViolation::Rollback,
+                timeout: lag,
+                lock_timeout: lag,
             },
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
         };

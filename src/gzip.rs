@@ -251,4 +251,39 @@ mod tests {
         let twice = [whole.clone(), whole.clone()].concat();
         assert!(matches!(read_back(&twice, whole.len()), Err(GzipError::Size { .. })));
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        /// Whatever was done to a file: what is read to its end is what was written, or there is an error.
+        #[test]
+        fn a_damaged_file_is_never_read_as_another(
+            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..4),
+            flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..3),
+            cut in any::<proptest::sample::Index>(),
+            cuts in any::<bool>(),
+        ) {
+            let data = parts.concat();
+            let mut bytes: Vec<u8> = parts.iter().flat_map(|part| member(part)).collect();
+            let published = bytes.len();
+            for (at, with) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+            }
+            if cuts {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            if let Ok(read) = read_back(&bytes, published) {
+                prop_assert_eq!(read, data);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = read_back(&bytes, bytes.len());
+            let _ = read_back(&[&[0x1f, 0x8b, 8, 0], &bytes[..]].concat(), bytes.len() + 4);
+        }
+    }
 }

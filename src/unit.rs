@@ -146,16 +146,17 @@ impl Unit {
     /// The day is that of the window's start; without a window of time, `today`.
     pub fn relative_path(&self, today: Date) -> PathBuf {
         let day = self.extent.window().map_or(today, |window| window.start().date());
-        [
-            encode(&self.key.source),
-            format!("{:04}{:02}", day.year(), day.month()),
-            format!("{:02}", day.day()),
-            encode(self.table.table()),
-            format!("{}.csv.gz", self.key.id),
-        ]
+        day_path(&self.key.source, day)
+            .join(encode(self.table.table()))
+            .join(format!("{}.csv.gz", self.key.id))
+    }
+}
+
+/// Where a source's files of one day stand below the mount's subdirectory: `<source>/<YYYYMM>/<DD>`.
+pub fn day_path(source: &str, day: Date) -> PathBuf {
+    [encode(source), format!("{:04}{:02}", day.year(), day.month()), format!("{:02}", day.day())]
         .iter()
         .collect()
-    }
 }
 
 /// The series of a table's units: their ids without extent and tag. `variant` ([`variant()`]) tells entries apart

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -24,6 +24,9 @@ use crate::step::preflight::{Verdict, cheap};
 use crate::stop::Stop;
 use crate::target::Address;
 
+/// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
+const STOP_LIMIT: Duration = Duration::from_millis(9000);
+
 /// Does what is due.
 ///
 /// # Errors
@@ -37,6 +40,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
+    stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = super::jobs::inventory(common, &stop)?;
     let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
@@ -82,6 +86,7 @@ pub(super) fn run(
         target_url: target.shown().to_owned(),
         started_at,
     };
+    let _alive = ledger.hold_run(&run)?;
     ledger.begin_run(&run)?;
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;

@@ -42,6 +42,8 @@ pub enum What {
     Loaded(Loaded),
     /// An attempt failed and another one follows.
     Retrying(UnitFailure),
+    /// A stop came first: the next run goes on from where it stands.
+    Left,
     /// It is given up, for this run.
     Failed(UnitFailure),
     /// It was not begun, since its job's `hours` are over.

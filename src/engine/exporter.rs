@@ -61,17 +61,29 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     }
 }
 
-/// Units that are not small come first: they take longest.
+/// Units that are not small come first: they take longest. Those of one batch share its attempts and the time
+/// limit of its session, so they are of one mind about both.
 fn batches<'a>(
     orders: Vec<Order<'a>>,
     sessions: usize,
     has_hours: &dyn Fn(&Unit) -> bool,
 ) -> VecDeque<Vec<Order<'a>>> {
-    let (small, large): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| order.small);
-    // What is in a batch is begun with it: where hours may end, large units stand alone.
-    let (bounded, large): (Vec<_>, Vec<_>) = large.into_iter().partition(|order| has_hours(order.unit));
+    let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for order in orders {
+        let rule = &order.unit.entry.export;
+        alike
+            .entry((order.small, rule.timeout, rule.retries, has_hours(order.unit)))
+            .or_default()
+            .push(order);
+    }
     let mut batches = VecDeque::new();
-    for (orders, most) in [(bounded, 1), (large, BATCH), (small, SMALL_BATCH)] {
+    for ((small, _, _, has_hours), orders) in alike {
+        let most = match (small, has_hours) {
+            (true, _) => SMALL_BATCH,
+            (false, false) => BATCH,
+            // What is in a batch is begun with it: where hours may end, large units stand alone.
+            (false, true) => 1,
+        };
         let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
         let mut orders = orders.into_iter().peekable();
         while orders.peek().is_some() {
@@ -129,7 +141,8 @@ impl<'a> Exporter<'a> {
 
     /// Takes a batch through its attempts.
     fn batch(&mut self, batch: Vec<Order<'_>>, queue: &Queue<'_>) {
-        let retries = batch.iter().map(|order| order.unit.entry.export.retries).max().unwrap_or(0);
+        // Units of one batch have the same limits.
+        let retries = batch.first().map_or(0, |order| order.unit.entry.export.retries);
         let mut left = batch;
         for attempt in 1..=retries + 1 {
             let last = attempt > retries;
@@ -137,10 +150,13 @@ impl<'a> Exporter<'a> {
             if again.len() < left.len() {
                 queue.worked.store(true, Ordering::SeqCst);
             }
-            if again.is_empty() || self.ground.stop.asked() {
+            if again.is_empty() {
                 return;
             }
             left.retain(|order| again.contains(&order.index));
+            if self.ground.stop.asked() {
+                return self.leave(&left);
+            }
             if let Some(error) = broken {
                 let failure = UnitFailure::of_source(Stage::Export, &error);
                 if last || !failure.can_retry {
@@ -155,6 +171,16 @@ impl<'a> Exporter<'a> {
                 }
             }
             pause(attempt, self.ground.stop);
+            if self.ground.stop.asked() {
+                return self.leave(&left);
+            }
+        }
+    }
+
+    /// A stop came before another attempt.
+    fn leave(&self, left: &[Order<'_>]) {
+        for order in left {
+            self.tell.say(order.index, What::Left);
         }
     }
 

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
+use crate::step::UnitFailure;
 use crate::step::load::{self, Cargo, Group, How, Loaded, diagnose, load_group};
-use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
 use crate::target::{Canceller, Session, TargetError};
 
 /// How long a load may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(5);
+/// How much longer than the server's own limit a load may take before it is cancelled from here.
+const CANCEL_AFTER: Duration = Duration::from_secs(10);
 /// How often the watcher looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     target_down: AtomicBool,
     /// How to cancel what each thread's session is doing.
     cancellers: Mutex<HashMap<usize, Canceller>>,
+    /// When each thread's load has taken longer than it may.
+    overdue: Mutex<HashMap<usize, Instant>>,
 }
 
 impl Shared {
@@ -40,6 +44,7 @@ impl Shared {
     pub(super) fn watch(&self, stop: &Stop, done: &Receiver<()>) {
         let mut asked: Option<Instant> = None;
         while done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            self.cancel_overdue();
             if !stop.asked() {
                 continue;
             }
@@ -47,6 +52,25 @@ impl Shared {
                 let cancellers: Vec<Canceller> = locked(&self.cancellers).values().cloned().collect();
                 cancellers.iter().for_each(Canceller::cancel);
             }
+        }
+    }
+}
+
+impl Shared {
+    /// The server has the same limit and comes first, unless it is too busy to notice.
+    fn cancel_overdue(&self) {
+        let now = Instant::now();
+        let mut late: Vec<usize> = Vec::new();
+        locked(&self.overdue).retain(|&thread, at| {
+            if now >= *at {
+                late.push(thread);
+            }
+            now < *at
+        });
+        for thread in late {
+            let canceller = locked(&self.cancellers).get(&thread).cloned();
+            log::warn!("a load took longer than `load.timeout` allows, and is cancelled");
+            canceller.iter().for_each(Canceller::cancel);
         }
     }
 }
@@ -113,31 +137,45 @@ impl Loader<'_> {
         for one in &cargo {
             self.tell.say(one.index, What::Loading);
         }
+        let began = Instant::now();
         if let Err((error, left)) = self.try_once(&cargo) {
             // Whatever it was, each unit now stands for itself.
             for one in &left {
-                self.single(*one, cargo.len() == 1, &error);
+                self.single(*one, cargo.len() == 1, &error, began);
             }
         }
     }
 
     /// Loads one unit that its group, or its first try, could not.
-    fn single(&mut self, cargo: Cargo<'_>, tried_alone: bool, error: &TargetError) {
+    fn single(&mut self, cargo: Cargo<'_>, tried_alone: bool, error: &TargetError, began: Instant) {
         let retries = cargo.unit.entry.export.retries;
-        let failure =
-            |error: &TargetError| (UnitFailure::of_target(Stage::Load, error), error.is_unreachable());
-        let mut failed = tried_alone.then(|| failure(error));
+        let failure = |error: &TargetError, began: Instant| {
+            (load::failure(error, &cargo.unit.entry.load, began.elapsed()), error.is_unreachable())
+        };
+        let mut failed = tried_alone.then(|| failure(error, began));
         for attempt in 1..=retries + 1 {
             if failed.as_ref().is_some_and(|(failure, _)| !failure.can_retry) || self.ground.stop.asked() {
                 break;
             }
-            if failed.is_some() {
+            if let Some((failure, _)) = &failed {
+                log::warn!("{}: {} (attempt {attempt}; trying again)", cargo.unit.key, failure.error);
+                self.tell.say(cargo.index, What::Retrying(failure.clone()));
                 pause(attempt, self.ground.stop);
+                if self.ground.stop.asked() {
+                    break;
+                }
             }
+            self.tell.say(cargo.index, What::Loading);
+            let began = Instant::now();
             match self.try_once(&[cargo]) {
                 Ok(()) => return,
-                Err((error, _)) => failed = Some(failure(&error)),
+                Err((error, _)) => failed = Some(failure(&error, began)),
             }
+        }
+        let cut_short = |failure: &UnitFailure| failure.can_retry || failure.cancelled;
+        if self.ground.stop.asked() && failed.as_ref().is_none_or(|(failure, _)| cut_short(failure)) {
+            // What a stop cut short has not failed: its file waits.
+            return self.tell.say(cargo.index, What::Left);
         }
         if let Some((failure, down)) = failed {
             if down && !self.ground.stop.asked() {
@@ -151,7 +189,12 @@ impl Loader<'_> {
     fn try_once<'c>(&mut self, cargo: &[Cargo<'c>]) -> Result<(), (TargetError, Vec<Cargo<'c>>)> {
         let all = |error| (error, cargo.to_vec());
         let mut session = self.session.take().map_or_else(|| self.open(), Ok).map_err(all)?;
-        match load_group(&mut session, self.step(), cargo) {
+        let longest: Duration = cargo.iter().map(|one| one.unit.entry.load.timeout).sum();
+        let overdue = Instant::now().checked_add(longest + CANCEL_AFTER);
+        overdue.map(|at| locked(&self.shared.overdue).insert(self.thread, at));
+        let loaded = load_group(&mut session, self.step(), cargo);
+        locked(&self.shared.overdue).remove(&self.thread);
+        match loaded {
             Group::Answered(answers) => {
                 let mut usable = true;
                 for (one, (_, answer)) in cargo.iter().zip(answers) {
@@ -176,6 +219,10 @@ impl Loader<'_> {
         match answer {
             Ok(loaded) => {
                 self.tell.say(cargo.index, What::Loaded(loaded));
+                usable
+            }
+            Err(failure) if self.ground.stop.asked() && failure.cancelled => {
+                self.tell.say(cargo.index, What::Left);
                 usable
             }
             Err(mut failure) => {

@@ -21,13 +21,14 @@ use crate::remote::ssh::Pool;
 use crate::step::load::{How, Loaded, overlap_failure};
 use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
-use crate::target::{Address, LogRow, Session};
+use crate::target::{Address, LogRow, Session, TargetError};
 use crate::unit::{Rows, Unit, read_id};
 
 mod event;
 mod exporter;
 mod loader;
 pub mod prepare;
+mod remains;
 pub mod tables;
 
 pub use event::{Event, What};
@@ -123,13 +124,12 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let plan = ground.plan;
+    remains::sweep(ground, ledger)?;
     let mut book = Book::new(ground, ledger);
     if plan.units.is_empty() {
         return Ok(book.close(false));
     }
-    let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
-    session.ensure_load_log()?;
-    let already = already_there(&mut session, plan)?;
+    let (mut session, already) = ask_target(ground)?;
     for (index, there) in &already {
         book.note(Event { unit: *index, what: there.clone() }, listen)?;
     }
@@ -194,8 +194,32 @@ pub fn execute(
     Ok(book.close(no_source_reached))
 }
 
+/// How often the target is asked at the start, where another try may help.
+const ASKED: u32 = 3;
+
+/// A session on the target, with the load log in its place, and what of the plan is there.
+fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Failure> {
+    let ask = || -> Result<_, TargetError> {
+        let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
+        session.ensure_load_log()?;
+        let already = already_there(&mut session, ground.plan)?;
+        Ok((session, already))
+    };
+    let mut attempt = 1;
+    loop {
+        match ask() {
+            Err(error) if attempt < ASKED && error.can_retry() && !ground.stop.asked() => {
+                log::warn!("{error} (attempt {attempt}; trying again)");
+                pause(attempt, ground.stop);
+                attempt += 1;
+            }
+            asked => return asked.map_err(Failure::Target),
+        }
+    }
+}
+
 /// The plan's units that are in the target: a ledger that lags behind, or was deleted, learns of them here.
-fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, What>, Failure> {
+fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, What>, TargetError> {
     let mut there = HashMap::new();
     for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
         there.extend(session.already_there(source, &ids)?);
@@ -401,6 +425,12 @@ impl Fate {
                 record.rows_loaded = Some(loaded.rows);
                 record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
                 self.how = Some(loaded.how);
+            }
+            What::Left => {
+                // Not failed: its file waits, or nothing was done yet.
+                record.state = if record.exported.is_some() { State::Exported } else { State::Exporting };
+                record.failure = None;
+                self.failure = None;
             }
             What::Retrying(ref failure) | What::Failed(ref failure) => {
                 let counts = failure.own && matches!(what, What::Failed(_));

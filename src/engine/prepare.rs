@@ -8,11 +8,12 @@ use std::time::Duration;
 use jiff::civil::Date;
 use rayon::prelude::*;
 
+use super::{ASKED, pause};
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
 use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
-use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
+use crate::remote::{Remote, RemoteError};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
@@ -47,20 +48,43 @@ pub type Span = (IdColumn, Option<(i64, i64)>);
 pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
+    stop: &Stop,
     ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
 ) -> Asked<T> {
     let asked = |source: &&Source| {
         let script = Script::greenplum();
-        let answer = host(source).and_then(|host| Ok(pool.get(&host)?)).and_then(|mut remote| {
+        let once = || {
+            let mut remote = pool.get(&host(source)?)?;
             script.ensure(&mut remote)?;
             ask(source, &mut remote, &script)
-        });
-        (source.name.clone(), answer)
+        };
+        let mut attempt = 1;
+        loop {
+            match once() {
+                Err(error) if attempt < ASKED && passes(&error) && !stop.asked() => {
+                    log::warn!("{}: {error} (attempt {attempt}; trying again)", source.name);
+                    pause(attempt, stop);
+                    attempt += 1;
+                }
+                answer => return (source.name.clone(), answer),
+            }
+        }
     };
     // One thread per source: they wait, they do not compute.
     match rayon::ThreadPoolBuilder::new().num_threads(sources.len().clamp(1, 64)).build() {
         Ok(threads) => threads.install(|| sources.par_iter().map(asked).collect()),
         Err(_) => sources.iter().map(asked).collect(),
+    }
+}
+
+/// Was somebody there, and can another try help? A host that is down is tried once.
+fn passes(error: &SourceError) -> bool {
+    match error {
+        SourceError::Remote(RemoteError::Lost { .. } | RemoteError::Handshake { .. }) => true,
+        SourceError::Remote(_) | SourceError::Silent { .. } | SourceError::Protocol { .. } => false,
+        SourceError::Command(_) | SourceError::GivenUp { .. } | SourceError::Failed { .. } => {
+            error.can_retry()
+        }
     }
 }
 
@@ -71,7 +95,7 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
 pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<Unasked>) {
-    let asked = ask_each(sources, pool, |source, remote, script| {
+    let asked = ask_each(sources, pool, stop, |source, remote, script| {
         let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
         let mut tables = Vec::new();
         questions.ask(postgres::list_tables(), "listing its tables", |row| {
@@ -100,7 +124,7 @@ pub fn ids(
 ) -> (Vec<Span>, Vec<Unasked>) {
     let is_asked = |source: &&Source| wanted.iter().any(|one| one.column.source == source.name);
     let sources = inventory.sources.iter().filter(is_asked).collect();
-    let asked = ask_each(sources, pool, |source, remote, script| {
+    let asked = ask_each(sources, pool, stop, |source, remote, script| {
         let mut questions = Questions::begin(remote, script, source, "ids", bounds(stop))?;
         let mut seen = Vec::new();
         for one in wanted.iter().filter(|one| one.column.source == source.name) {
@@ -135,7 +159,7 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
     }
     let sources =
         inventory.sources.iter().filter(|source| wanted.contains_key(source.name.as_str())).collect();
-    ask_each(sources, pool, |source, remote, script| {
+    ask_each(sources, pool, stop, |source, remote, script| {
         let tables: Vec<&TableName> =
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
         let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;

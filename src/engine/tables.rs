@@ -129,7 +129,7 @@ fn define(
         wanted.entry(&one.source).or_default().insert(&one.table);
     }
     let sources = inventory.sources.iter().filter(|source| wanted.contains_key(source.name.as_str()));
-    ask_each(sources.collect(), pool, |source, remote, script| {
+    ask_each(sources.collect(), pool, stop, |source, remote, script| {
         let tables: Vec<&TableName> =
             wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
         let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;

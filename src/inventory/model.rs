@@ -328,6 +328,10 @@ pub enum NullWindow {
 /// How a unit's rows go in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadRule {
+    /// Longest time that the load of one unit may take on the server.
+    pub timeout: Duration,
+    /// Longest time that a load waits for a lock.
+    pub lock_timeout: Duration,
     /// What happens to rows that are there.
     pub mode: LoadMode,
     /// Key columns of update and merge; empty: the primary key.

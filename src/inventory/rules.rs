@@ -57,6 +57,8 @@ struct LoadLayer {
     mode: Option<LoadMode>,
     matching: Option<Matching>,
     on_pk_violation: Option<OnPkViolation>,
+    timeout: Option<Duration>,
+    lock_timeout: Option<Duration>,
     /// One of the words is a fault already: what it was meant to be is unknown.
     faulty: bool,
 }
@@ -94,6 +96,8 @@ impl Rules {
                 mode: self.load.mode.or(below.load.mode),
                 matching: self.load.matching.or_else(|| below.load.matching.clone()),
                 on_pk_violation: self.load.on_pk_violation.or(below.load.on_pk_violation),
+                timeout: self.load.timeout.or(below.load.timeout),
+                lock_timeout: self.load.lock_timeout.or(below.load.lock_timeout),
                 faulty: self.load.faulty || below.load.faulty,
             },
             export: ExportLayer {
@@ -134,6 +138,8 @@ impl Rules {
             mode: self.load.mode.unwrap_or(LoadMode::Insert),
             match_columns: self.load.matching.as_ref().map(|m| m.columns.clone()).unwrap_or_default(),
             on_pk_violation: self.load.on_pk_violation.unwrap_or(OnPkViolation::Rollback),
+            timeout: self.load.timeout.unwrap_or(Duration::from_secs(30 * 60)),
+            lock_timeout: self.load.lock_timeout.unwrap_or(Duration::from_secs(5 * 60)),
         }
     }
 
@@ -284,7 +290,7 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
         ("quarantine", OnPkViolation::Quarantine),
         ("merge", OnPkViolation::Merge),
     ];
-    let known = &["mode", "match", "on_pk_violation"];
+    let known = &["mode", "match", "on_pk_violation", "timeout", "lock_timeout"];
     let Some(fields) = reader.fields(at, known, "load: { mode: insert }") else {
         return LoadLayer { faulty: true, ..LoadLayer::default() };
     };
@@ -297,6 +303,8 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
         mode,
         matching: fields.get("match").map(|at| read_match(reader, &at)),
         on_pk_violation,
+        timeout: limit(reader, &fields, "timeout", "timeout: 30m"),
+        lock_timeout: limit(reader, &fields, "lock_timeout", "lock_timeout: 5m"),
         faulty: understood < written,
     }
 }
@@ -314,6 +322,10 @@ fn read_match(reader: &mut Reader, at: &At<'_>) -> Matching {
     Matching { columns, path: at.path.clone() }
 }
 
+fn limit(reader: &mut Reader, fields: &Fields<'_>, key: &str, example: &'static str) -> Option<Duration> {
+    fields.get(key).and_then(|at| length(reader, &at, example)).map(Length::as_duration)
+}
+
 fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {
     const COMPRESSORS: [(&str, Compressor); 4] = [
         ("auto", Compressor::Auto),
@@ -326,10 +338,7 @@ fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {
         return ExportLayer::default();
     };
     ExportLayer {
-        timeout: fields
-            .get("timeout")
-            .and_then(|at| length(reader, &at, "timeout: 30m"))
-            .map(Length::as_duration),
+        timeout: limit(reader, &fields, "timeout", "timeout: 30m"),
         retries: fields.get("retries").and_then(|at| whole(reader, &at, 0..=100, "retries: 2")),
         slice_bytes: fields.get("slice_bytes").and_then(|at| size(reader, &at, "slice_bytes: 256MiB")),
         compressor: fields.get("compressor").and_then(|at| word(reader, &at, &COMPRESSORS)),

@@ -4,7 +4,7 @@
 //! dies, and nobody has to clean up. The file's content only names the holder, for the message.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -27,31 +27,43 @@ impl JobLock {
     pub fn take(ledger: &Path, job: &str, now: Timestamp) -> Result<Self, LedgerError> {
         let path = lock_path(ledger, job);
         let io = |error| LedgerError::Io { path: path.clone(), error };
-        if let Some(directory) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io)?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(io(error.into()));
+        let mut file = match hold(&path).map_err(io)? {
+            Held::Ours(file) => file,
+            Held::Anothers(mut file) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(io)?;
+                let holder =
+                    if holder.is_empty() { "another process".into() } else { holder.trim().to_owned() };
+                return Err(LedgerError::JobHeld { job: job.to_owned(), holder });
             }
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(io)?;
-            let holder = if holder.is_empty() { "another process".into() } else { holder.trim().to_owned() };
-            return Err(LedgerError::JobHeld { job: job.to_owned(), holder });
-        }
+        };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "pid {} on {host} since {now:.0}", std::process::id()).map_err(io)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// A lock file, open.
+pub(super) enum Held {
+    /// Locked, by this.
+    Ours(File),
+    /// Locked by somebody else.
+    Anothers(File),
+}
+
+/// Locks a file (0600, made with its directories where they are missing) without waiting.
+pub(super) fn hold(path: &Path) -> io::Result<Held> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Held::Ours(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Held::Anothers(file)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::unit::UnitKey;
 mod coverage;
 pub mod lock;
 mod record;
+pub mod remains;
 mod schema;
 pub mod status;
 #[cfg(test)]

@@ -14,7 +14,11 @@ pub(super) struct Step {
 
 /// What leads from version `n` to `n + 1`, at index `n`.
 pub(super) const STEPS: &[Step] =
-    &[Step { sql: FIRST, then: |_| Ok(()) }, Step { sql: COVERAGE, then: coverage::of_units }];
+    &[step(FIRST), Step { sql: COVERAGE, then: coverage::of_units }, step(SWEPT)];
+
+const fn step(sql: &'static str) -> Step {
+    Step { sql, then: |_| Ok(()) }
+}
 
 const FIRST: &str = "
 CREATE TABLE run (
@@ -123,4 +127,10 @@ CREATE TABLE null_rows (
     rows        INTEGER,
     PRIMARY KEY (source, table_name, column_name)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Whether what a run left on the mount was removed after it had died.
+const SWEPT: &str = "
+ALTER TABLE run ADD COLUMN swept INTEGER NOT NULL DEFAULT 0;
+UPDATE run SET swept = 1 WHERE ended_at IS NOT NULL;
 ";

@@ -172,6 +172,8 @@ impl Cause {
             | Self::NoSuchDatabase
             | Self::DatabaseAuthentication => false,
             // Deadlocks and serialization, resources, operator, system: the classes that pass.
+            // A statement that took too long, or that somebody cancelled, would be so again.
+            Self::DatabaseError { sqlstate: Some(state) } if state == "57014" => false,
             Self::DatabaseError { sqlstate: Some(state) } => {
                 ["40", "53", "57", "58", "XX"].iter().any(|class| state.starts_with(class))
             }

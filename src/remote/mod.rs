@@ -10,6 +10,8 @@ pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod ssh;
 
 pub use cause::{Cause, Identity, Ownership};

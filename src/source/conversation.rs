@@ -142,7 +142,7 @@ impl<'a> Conversation<'a> {
     /// came on stderr.
     pub fn finish(mut self) -> String {
         self.channel.close_stdin();
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(2);
         while !self.closed && Instant::now() < until {
             if self.pump(Duration::from_millis(200)).is_err() {
                 return self.stderr();
@@ -152,7 +152,7 @@ impl<'a> Conversation<'a> {
             log::debug!("{}: {} lines on stdout were not ours", self.host, self.reader.foreign_lines());
         }
         let stderr = self.stderr();
-        let status = self.channel.end(Duration::from_secs(2));
+        let status = self.channel.end(Duration::from_secs(1));
         if let (Some(code), Status::Exited(status)) = (self.ended, &status)
             && code != *status
         {
@@ -171,13 +171,18 @@ impl<'a> Conversation<'a> {
         &self.host
     }
 
+    /// The error of a script that does not say what was waited for.
+    pub fn silent(&self) -> SourceError {
+        SourceError::Silent {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            silence: self.last_heard.elapsed(),
+        }
+    }
+
     fn keep_alive(&mut self, now: Instant) -> Result<(), SourceError> {
         if now >= self.deadline || now.duration_since(self.last_heard) > SILENCE {
-            return Err(SourceError::Silent {
-                host: self.host.clone(),
-                what: self.what.clone(),
-                silence: now.duration_since(self.last_heard),
-            });
+            return Err(self.silent());
         }
         if now.duration_since(self.last_beat) >= BEAT_EVERY {
             self.last_beat = now;
@@ -218,7 +223,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn protocol(&self, error: ProtocolError) -> SourceError {
+    /// The error of a script that broke the protocol.
+    pub fn protocol(&self, error: ProtocolError) -> SourceError {
         SourceError::Protocol { host: self.host.clone(), error }
     }
 

@@ -117,7 +117,7 @@ impl SourceError {
     pub fn is_units_own(&self) -> bool {
         match self {
             Self::Failed { cause: Cause::DatabaseError { sqlstate: Some(state) }, .. } => {
-                !["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
+                !["08", "40", "53", "55", "57P", "58"].iter().any(|class| state.starts_with(class))
             }
             Self::Failed { cause: Cause::DatabaseError { sqlstate: None } | Cause::Unknown, .. } => true,
             Self::GivenUp { code, .. } => *code == 124,

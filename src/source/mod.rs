@@ -10,6 +10,8 @@ pub mod protocol;
 mod questions;
 pub mod ready;
 mod script;
+#[cfg(test)]
+mod tests;
 
 pub use conversation::Conversation;
 pub use error::SourceError;

@@ -13,6 +13,15 @@ pub const VERSION: u32 = 1;
 /// Longest line that a script may send, in bytes: a broken script must not eat the runner's memory.
 const LONGEST_LINE: usize = 4 << 20;
 
+/// Most that may come before a reply that is none: banners are short.
+const MOST_FOREIGN: u64 = 16 << 20;
+
+/// Most that the rows of one conversation may hold, in bytes: far above the catalog of 100,000 tables.
+const MOST_ROWS: u64 = 256 << 20;
+
+/// What a message may hold, in characters. It goes to ledger and report.
+const LONGEST_MESSAGE: usize = 4000;
+
 /// What a script is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -121,6 +130,25 @@ pub enum ProtocolError {
     /// A reply that nothing asked for.
     #[error("a reply for number {0}, which was not asked for or was answered before")]
     Unasked(u32),
+    /// Output without end that is no reply.
+    #[error("more than {MOST_FOREIGN} bytes on stdout that are no reply")]
+    Flood,
+    /// Rows without end.
+    #[error("more than {MOST_ROWS} bytes of rows")]
+    TooManyRows,
+    /// It says that all is done, and something is not.
+    #[error("it ended with {0} requests unanswered")]
+    EndedEarly(usize),
+    /// It counts otherwise than we do.
+    #[error("it sent {seen} rows for number {no} and says that there were {said}")]
+    Count {
+        /// Number of the request.
+        no: u32,
+        /// Rows that were sent.
+        seen: u64,
+        /// Rows that it speaks of.
+        said: u64,
+    },
 }
 
 impl Request {
@@ -155,7 +183,8 @@ pub fn hello(nonce: &str, heartbeat: Duration, deadline: Duration) -> String {
         &VERSION.to_string(),
         nonce,
         &heartbeat.as_secs().to_string(),
-        &deadline.as_secs().to_string(),
+        // Nine digits are what a script reads.
+        &deadline.as_secs().min(999_999_999).to_string(),
     ])
 }
 
@@ -170,12 +199,14 @@ pub struct ReplyReader {
     prefix: String,
     pending: Vec<u8>,
     foreign: u64,
+    foreign_bytes: u64,
+    row_bytes: u64,
 }
 
 impl ReplyReader {
     /// Reads replies that start with `nonce`.
     pub fn new(nonce: &str) -> Self {
-        Self { prefix: format!("{nonce}\t"), pending: Vec::new(), foreign: 0 }
+        Self { prefix: format!("{nonce}\t"), pending: Vec::new(), foreign: 0, foreign_bytes: 0, row_bytes: 0 }
     }
 
     /// Lines that were not replies so far.
@@ -210,10 +241,16 @@ impl ReplyReader {
     fn read(&mut self, line: &[u8]) -> Result<Option<Reply>, ProtocolError> {
         let Some(body) = line.strip_prefix(self.prefix.as_bytes()) else {
             self.foreign += u64::from(!line.is_empty());
-            return Ok(None);
+            self.foreign_bytes += line.len() as u64 + 1;
+            return if self.foreign_bytes > MOST_FOREIGN { Err(ProtocolError::Flood) } else { Ok(None) };
         };
         let body = String::from_utf8_lossy(body);
         match parse(body.trim_end_matches('\r'))? {
+            Some(Reply::Row { no, text }) => {
+                self.row_bytes += text.len() as u64 + 1;
+                let few = self.row_bytes <= MOST_ROWS;
+                if few { Ok(Some(Reply::Row { no, text })) } else { Err(ProtocolError::TooManyRows) }
+            }
             Some(reply) => Ok(Some(reply)),
             None => Err(ProtocolError::Unreadable(body.chars().take(200).collect())),
         }
@@ -225,8 +262,10 @@ fn parse(body: &str) -> Result<Option<Reply>, ProtocolError> {
     let (word, rest) = body.split_once('\t').unwrap_or((body, ""));
     let fields: Vec<&str> = rest.split('\t').collect();
     Ok(match (word, fields.as_slice()) {
-        ("hello", ["1", script, ..]) => Some(Reply::Hello { script: (*script).to_owned() }),
-        ("hello", [version, ..]) => return Err(ProtocolError::Version((*version).to_owned())),
+        ("hello", ["1", script, ..]) => Some(Reply::Hello { script: script.chars().take(40).collect() }),
+        ("hello", [version, ..]) => {
+            return Err(ProtocolError::Version(version.chars().take(40).collect()));
+        }
         ("beat", _) => Some(Reply::Beat),
         ("ok", [no, rows, bytes, seconds, more @ ..]) => done(no, rows, bytes, seconds, more),
         ("row", [no, ..]) => no
@@ -246,7 +285,7 @@ fn done(no: &str, rows: &str, bytes: &str, seconds: &str, more: &[&str]) -> Opti
         rows: rows.parse().ok()?,
         bytes: bytes.parse().ok()?,
         took: Duration::try_from_secs_f64(seconds).ok()?,
-        compressor: more.first().copied().unwrap_or("gzip").to_owned(),
+        compressor: more.first().copied().unwrap_or("gzip").chars().take(40).collect(),
     })
 }
 
@@ -255,7 +294,7 @@ fn error(no: &str, code: &str, sqlstate: &str, message: &[&str]) -> Option<Reply
         no: no.parse().ok()?,
         code: code.parse().ok()?,
         sqlstate: (sqlstate != "-").then(|| sqlstate.to_owned()),
-        message: message.join(" "),
+        message: message.join(" ").chars().take(LONGEST_MESSAGE).collect(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::protocol::ProtocolError;
 use super::{Conversation, Reply, Request, Script, SourceError};
 use crate::inventory::Source;
 use crate::remote::Remote;
@@ -90,10 +91,15 @@ impl<'a> Questions<'a> {
                     row(&text);
                 }
                 Some(Reply::Done { rows: said, .. }) if said == rows => return Ok(()),
-                Some(Reply::Done { .. }) => return Err(given_up(2)),
+                Some(Reply::Done { no, rows: said, .. }) => {
+                    return Err(self.talk.protocol(ProtocolError::Count { no, seen: rows, said }));
+                }
                 Some(Reply::Error { message, sqlstate, .. }) => {
                     let what = format!("{what} (database {})", self.source.database);
                     return Err(SourceError::failed(host, what, sqlstate.as_deref(), &message));
+                }
+                Some(Reply::End { code: 0 }) => {
+                    return Err(self.talk.protocol(ProtocolError::EndedEarly(1)));
                 }
                 Some(Reply::End { code }) => return Err(given_up(code)),
             }

@@ -1,5 +1,8 @@
 //! One batch of units, exported by one run of the script, each proven on the mount before it counts.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,12 +15,19 @@ use super::{Stage, UnitFailure, argv};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
+use crate::source::protocol::ProtocolError;
 use crate::source::{Conversation, Reply, Request, Script, SourceError, settings};
 use crate::stop::Stop;
 use crate::unit::Unit;
 
 /// How often a running batch looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a script may take to say that it has stopped. It needs up to 5 s where psql does not want to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(6);
+
+/// What `statement_timeout` holds at most, in seconds: 2³¹ - 1 milliseconds.
+const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
 
 /// What one batch needs to know of everything around it.
 #[derive(Debug, Clone, Copy)]
@@ -90,16 +100,24 @@ pub fn export(
     };
     let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
     ask_all(&mut talk, ground, attempt, orders);
-    let began = Timestamp::now();
-    let mut told_to_stop = false;
+    let (began, asked_at) = (Timestamp::now(), Instant::now());
+    let mut told_to_stop: Option<Instant> = None;
     let mut late = Vec::new();
     loop {
-        if ground.stop.asked() && !told_to_stop {
-            told_to_stop = true;
-            talk.ask(&Request::Stop);
+        if ground.stop.asked() {
+            let told = told_to_stop.get_or_insert_with(|| {
+                talk.ask(&Request::Stop);
+                Instant::now()
+            });
+            if told.elapsed() > STOP_PATIENCE {
+                // Its stdin closes with the connection, which tells it the same.
+                return Err(talk.silent());
+            }
         }
         match talk.next(LOOK_EVERY)? {
-            None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Row { .. }) => {}
+            None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+            // Nobody asked for rows.
+            Some(Reply::Row { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Done { no, rows, bytes, took, compressor }) => {
                 if let Some(order) = orders.get(no as usize) {
                     let published = Published { rows, bytes, took, compressor, began };
@@ -114,7 +132,7 @@ pub fn export(
                 if let Some(order) = orders.get(no as usize) {
                     report(
                         order.index,
-                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message)),
+                        Outcome::Failed(refused(ground, order, sqlstate.as_deref(), &message, asked_at)),
                     );
                 }
             }
@@ -127,11 +145,12 @@ pub fn export(
                 let unanswered = talk.unanswered().count();
                 let host = talk.host().to_owned();
                 log_stderr(&host, &talk.stderr());
+                let early = talk.protocol(ProtocolError::EndedEarly(unanswered));
                 talk.finish();
                 return match (code, unanswered) {
                     (0, 0) => Ok(()),
                     // `end 0` with units left unanswered is a broken script: nobody knows about them.
-                    (0, _) => Err(SourceError::GivenUp { host, code: 2 }),
+                    (0, _) => Err(early),
                     (code, _) => Err(SourceError::GivenUp { host, code }),
                 };
             }
@@ -162,7 +181,7 @@ fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders
     settings(source, ground.run).for_each(|(name, value)| set(name, value));
     set("PART", format!("{}.{attempt}", ground.run));
     if let Some(longest) = orders.iter().map(|order| order.unit.entry.export.timeout).max() {
-        set("UNIT_TIMEOUT", longest.as_secs().max(1).to_string());
+        set("UNIT_TIMEOUT", longest.as_secs().clamp(1, LONGEST_STATEMENT).to_string());
     }
     if orders.iter().all(|order| order.small) {
         set("SMALL", "1".into());
@@ -262,10 +281,26 @@ pub(super) fn record(
     }
 }
 
-fn refused(ground: Ground<'_>, order: &Order<'_>, sqlstate: Option<&str>, message: &str) -> UnitFailure {
+fn refused(
+    ground: Ground<'_>,
+    order: &Order<'_>,
+    sqlstate: Option<&str>,
+    message: &str,
+    asked_at: Instant,
+) -> UnitFailure {
     let what = format!("exporting {}", order.unit.table);
     let error = SourceError::failed(&ground.source.host, what, sqlstate, message);
-    UnitFailure::of_source(Stage::Export, &error)
+    let failure = UnitFailure::of_source(Stage::Export, &error);
+    // By the clock, since the message may be of any language.
+    if sqlstate == Some("57014") && asked_at.elapsed() >= order.unit.entry.export.timeout {
+        let limit = order.unit.entry.export.timeout.as_secs_f64();
+        return UnitFailure {
+            error: format!("{} (the limit is {limit} s: export.timeout)", failure.error),
+            remedy: "raise `export.timeout` for this table, or make its windows shorter".into(),
+            ..failure
+        };
+    }
+    failure
 }
 
 fn log_stderr(host: &str, stderr: &str) {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::{Stage, UnitFailure};
 use crate::gzip::CheckedReader;
+use crate::inventory::LoadRule;
 use crate::mount::{Exported, Mount};
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, CopyError, Entry, LogRow, Session, TargetError};
+use crate::target::{Claim, CommitError, CopyError, Entry, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
 /// How many colliding keys of each kind are looked up.
@@ -129,14 +130,15 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
 /// Where the session is of no more use, so that the whole group is to be taken back.
 fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<Inside, TargetError> {
     let begin = Instant::now();
-    session.savepoint()?;
+    let clock = Clock { begin, rule: &cargo.unit.entry.load };
+    session.savepoint(Limits { statement: clock.rule.timeout, lock: clock.rule.lock_timeout })?;
     let done = match session.claim(&cargo.unit.key, &entry(ground.run, cargo)) {
         Ok(Claim::AlreadyThere) => Ok(None),
         Ok(Claim::Ours) => match overlap(session, cargo)? {
-            None => copy(session, ground, cargo).map(Some),
+            None => copy(session, ground, cargo, clock).map(Some),
             Some(failure) => Err(NotLoaded::Failed(Box::new(failure))),
         },
-        Err(error) => Err(fatal_or_failed(error)?),
+        Err(error) => Err(clock.fatal_or_failed(error)?),
     };
     match done {
         Ok(Some(rows)) => match session.confirm(&cargo.unit.key, rows) {
@@ -185,16 +187,51 @@ enum NotLoaded {
     SessionLost(TargetError),
 }
 
-/// An error that another try on another session may mend takes the group back; any other is the unit's own.
-fn fatal_or_failed(error: TargetError) -> Result<NotLoaded, TargetError> {
-    if error.can_retry() {
-        return Err(error);
+/// When a unit's load began, and how long it may take.
+#[derive(Clone, Copy)]
+struct Clock<'a> {
+    begin: Instant,
+    rule: &'a LoadRule,
+}
+
+impl Clock<'_> {
+    /// An error that another try on another session may mend takes the group back; any other is the unit's own.
+    fn fatal_or_failed(self, error: TargetError) -> Result<NotLoaded, TargetError> {
+        if error.can_retry() {
+            return Err(error);
+        }
+        Ok(NotLoaded::Failed(Box::new(failure(&error, self.rule, self.begin.elapsed()))))
     }
-    Ok(NotLoaded::Failed(Box::new(UnitFailure::of_target(Stage::Load, &error))))
+}
+
+/// Why a load failed. A limit of ours is named by the key that sets it, told by the number and the clock, since the
+/// server's own words may be of any language.
+pub fn failure(error: &TargetError, rule: &LoadRule, took: Duration) -> UnitFailure {
+    let failure = UnitFailure::of_target(Stage::Load, error);
+    let named = |key: &str, limit: Duration, remedy: &str| UnitFailure {
+        error: format!("{} (the limit is {} s: {key})", failure.error, limit.as_secs_f64()),
+        remedy: remedy.into(),
+        ..failure.clone()
+    };
+    match error.sqlstate() {
+        Some("57014") if took >= rule.timeout => named(
+            "load.timeout",
+            rule.timeout,
+            "raise `load.timeout` for this table, or make its windows shorter; look at pg_stat_activity for what \
+             slows the target down",
+        ),
+        Some("55P03") => named("load.lock_timeout", rule.lock_timeout, &failure.remedy),
+        _ => failure,
+    }
 }
 
 /// Copies the rows and holds their number against what was exported.
-fn copy(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<u64, NotLoaded> {
+fn copy(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    clock: Clock<'_>,
+) -> Result<u64, NotLoaded> {
     let failed = |failure: UnitFailure| NotLoaded::Failed(Box::new(failure));
     let reader = reader(ground, cargo.exported).map_err(failed)?;
     match session.copy(&cargo.unit.target, &cargo.exported.columns, reader) {
@@ -211,7 +248,7 @@ fn copy(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<
         ))),
         Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
         Err(CopyError::Start(error)) => Err(NotLoaded::SessionLost(error)),
-        Err(CopyError::Data(error)) => match fatal_or_failed(error) {
+        Err(CopyError::Data(error)) => match clock.fatal_or_failed(error) {
             Ok(own) => Err(own),
             Err(error) => Err(NotLoaded::SessionLost(error)),
         },

@@ -50,6 +50,8 @@ pub struct UnitFailure {
     pub can_retry: bool,
     /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
     pub own: bool,
+    /// Did somebody cancel it? After a stop, that was us.
+    pub cancelled: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
     /// Units of the load log whose rows are among this one's: the ledger did not know of them.
@@ -69,6 +71,7 @@ impl UnitFailure {
             remedy: remedy.into(),
             can_retry: false,
             own: true,
+            cancelled: false,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
@@ -88,7 +91,15 @@ impl UnitFailure {
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
         let own = error.is_units_own();
-        Self { can_retry, own, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
+        let cancelled = error.sqlstate() == Some("57014");
+        Self {
+            can_retry,
+            own,
+            cancelled,
+            file_is_good,
+            constraint,
+            ..Self::new(stage, error, error.remedy())
+        }
     }
 
     /// The mount, or a file on it, is not as it should be.

@@ -89,24 +89,28 @@ impl Address {
     /// # Errors
     /// [`TargetError::Connect`] with every host's own words.
     pub fn connect(&self) -> Result<(Client, Canceller), TargetError> {
-        let mut refused = Vec::new();
+        let (mut refused, mut transient) = (Vec::new(), false);
         for config in &self.hosts {
             match self.connect_one(config) {
                 Ok(connected) => return Ok(connected),
-                Err(why) => refused.push(format!("{}: {why}", place(config))),
+                Err(no) => {
+                    transient |= no.transient;
+                    refused.push(format!("{}: {}", place(config), no.why));
+                }
             }
         }
-        Err(TargetError::Connect { target: self.shown.clone(), why: refused.join("; ") })
+        Err(TargetError::Connect { target: self.shown.clone(), why: refused.join("; "), transient })
     }
 
     /// The library bounds the TCP connection alone, not a server that takes it and then says nothing. So the
     /// attempt is made by a thread of its own, which is left behind when it takes too long.
-    fn connect_one(&self, config: &Config) -> Result<(Client, Canceller), String> {
+    fn connect_one(&self, config: &Config) -> Result<(Client, Canceller), No> {
         let socket = matches!(config.get_hosts().first(), Some(Host::Unix(_)));
         let connector = if socket || self.tls.verify == TlsMode::Disable {
             None
         } else {
-            Some(self.tls.connector().map_err(|error| format!("TLS: {error}"))?)
+            let no = |error| No { why: format!("TLS: {error}"), transient: false };
+            Some(self.tls.connector().map_err(no)?)
         };
         let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         let (mut config, with) = (config.clone(), connector.clone());
@@ -117,14 +121,33 @@ impl Address {
                 None => config.ssl_mode(SslMode::Disable).connect(NoTls),
             };
             // Nobody listens any more where it took too long.
-            let _ = tell.send(connected.map_err(|error| deepest(&error)));
+            let _ = tell.send(connected.map_err(|error| No::of(&error)));
         });
         let client = match hear.recv_timeout(limit + Duration::from_secs(1)) {
             Ok(connected) => connected?,
-            Err(_) => return Err(format!("no answer within {} s (connect_timeout)", limit.as_secs())),
+            Err(_) => {
+                let why = format!("no answer within {} s (connect_timeout)", limit.as_secs());
+                return Err(No { why, transient: true });
+            }
         };
         let canceller = Canceller { token: client.cancel_token(), connector };
         Ok((client, canceller))
+    }
+}
+
+/// Why a host took no session.
+struct No {
+    why: String,
+    transient: bool,
+}
+
+impl No {
+    /// Who is turned away for his password, his name or his database is so the next time, too (classes 28 and 3D);
+    /// a server that has no room or is starting is not.
+    fn of(error: &postgres::Error) -> Self {
+        let state = error.code().map(|state| state.code().to_owned());
+        let final_word = state.is_some_and(|state| state.starts_with("28") || state.starts_with("3D"));
+        Self { why: deepest(error), transient: !final_word }
     }
 }
 

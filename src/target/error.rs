@@ -27,6 +27,8 @@ pub enum TargetError {
         target: String,
         /// Every host's own words.
         why: String,
+        /// No host has looked at us and said no.
+        transient: bool,
     },
     /// The session is gone.
     #[error("lost the connection to the target, which was asked to {doing}: {why}")]
@@ -84,7 +86,8 @@ impl TargetError {
     /// clients, a server that starts or stops. Source: PostgreSQL, Appendix A.
     pub fn can_retry(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Lost { .. } => true,
+            Self::Connect { transient, .. } => *transient,
+            Self::Lost { .. } => true,
             Self::Address { .. } => false,
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
@@ -99,7 +102,7 @@ impl TargetError {
         match self {
             Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
             Self::Refused { sqlstate, .. } => {
-                !["08", "53", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
+                !["08", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
         }
     }
@@ -151,6 +154,10 @@ fn remedy(sqlstate: &str) -> &'static str {
         "53100" => "the target's disk is full: make room, and run again",
         "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
         "57P01" | "57P02" | "57P03" => "the server was stopped or restarted: look at its log, and run again",
+        "55P03" => {
+            "somebody holds a lock on it: look at pg_locks and pg_stat_activity in the target; \
+             `load.lock_timeout` says how long a load waits for one"
+        }
         "57014" => "the statement was cancelled: look for a statement_timeout or an operator",
         _ => "look the SQLSTATE up in PostgreSQL's Appendix A; the server's log has the whole message",
     }

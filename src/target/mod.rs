@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use postgres::{Client, Statement};
 
@@ -30,6 +31,9 @@ const PINNED: &str = "SET standard_conforming_strings = on; SET DateStyle = 'ISO
      SET IntervalStyle = 'postgres'; SET client_encoding = 'UTF8'; SET lc_monetary = 'C'; \
      SET client_min_messages = 'warning'";
 
+/// How long a session waits for a lock outside of loads: on the load log, on a catalog.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 /// One database session.
 pub struct Session {
     client: Client,
@@ -37,6 +41,18 @@ pub struct Session {
     prepared: HashMap<String, Statement>,
     log: String,
     facts: Facts,
+    /// What the transaction at hand has set.
+    limits: Option<Limits>,
+}
+
+/// How long the server may take for a statement, and for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `statement_timeout`.
+    pub statement: Duration,
+    /// `lock_timeout`, where the server knows it (PostgreSQL 9.3, Greenplum 7); else a wait for a lock counts as
+    /// time of its statement.
+    pub lock: Duration,
 }
 
 /// What the server is, read once per session.
@@ -64,14 +80,14 @@ impl Session {
         let text: String = row.get(0);
         let version = row.get::<_, String>(1).parse().unwrap_or(0);
         let greenplum = text.contains("Greenplum") || text.contains("Cloudberry");
+        let facts = Facts { version, greenplum, text };
+        if facts.knows_lock_timeout() {
+            client
+                .batch_execute(&format!("SET lock_timeout = {}", milliseconds(LOCK_TIMEOUT)))
+                .map_err(of)?;
+        }
         let log = format!("{}.load_log", crate::sql::ident(log_schema));
-        Ok(Self {
-            client,
-            canceller,
-            prepared: HashMap::new(),
-            log,
-            facts: Facts { version, greenplum, text },
-        })
+        Ok(Self { client, canceller, prepared: HashMap::new(), log, facts, limits: None })
     }
 
     /// What the server is.
@@ -89,6 +105,7 @@ impl Session {
     /// # Errors
     /// [`TargetError`].
     pub fn begin(&mut self) -> Result<(), TargetError> {
+        self.limits = None;
         self.run("BEGIN", "begin a transaction")
     }
 
@@ -100,12 +117,22 @@ impl Session {
         self.run("ROLLBACK", "roll back")
     }
 
-    /// Marks a place in the transaction.
+    /// Marks a place in the transaction, for statements that may take so long.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn savepoint(&mut self) -> Result<(), TargetError> {
-        self.run("SAVEPOINT unit", "set a savepoint")
+    pub fn savepoint(&mut self, limits: Limits) -> Result<(), TargetError> {
+        if self.limits == Some(limits) {
+            return self.run("SAVEPOINT unit", "set a savepoint");
+        }
+        // Before the savepoint: going back to it would take the setting back as well.
+        let mut sql = format!("SET LOCAL statement_timeout = {};", milliseconds(limits.statement));
+        if self.facts.knows_lock_timeout() {
+            sql += &format!("SET LOCAL lock_timeout = {};", milliseconds(limits.lock));
+        }
+        self.run(&format!("{sql} SAVEPOINT unit"), "set a savepoint")?;
+        self.limits = Some(limits);
+        Ok(())
     }
 
     /// Keeps what was done since the savepoint.
@@ -151,6 +178,18 @@ impl Session {
     fn run(&mut self, sql: &str, doing: &str) -> Result<(), TargetError> {
         self.client.batch_execute(sql).map_err(|error| TargetError::of(&error, doing))
     }
+}
+
+impl Facts {
+    /// Greenplum 6 is of PostgreSQL 9.4, but its segments' locks know no such limit.
+    fn knows_lock_timeout(&self) -> bool {
+        self.version >= if self.greenplum { 120_000 } else { 90_300 }
+    }
+}
+
+/// As the server takes it: more than 24.8 days overflow, and 0 would mean no limit.
+fn milliseconds(limit: Duration) -> i32 {
+    i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
 impl fmt::Debug for Session {

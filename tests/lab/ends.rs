@@ -159,7 +159,10 @@ fn ctrl_c_ends_a_load_that_waits_for_a_lock() {
     let begin = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     wait_for("it ended", Duration::from_secs(20), || child.try_wait().unwrap().is_some());
-    ran(child.wait_with_output().unwrap()).expect(130);
+    ran(child.wait_with_output().unwrap())
+        .expect(130)
+        .says("1 exported and waiting to be loaded")
+        .silent_about("FAILED");
     assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
     holder.batch_execute("ROLLBACK").unwrap();
     // What was exported is still there to be loaded.
@@ -309,6 +312,48 @@ fn a_full_disk_fails_the_unit_and_leaves_no_file() {
     assert!(said.contains("N\tend\t0"), "{said}");
     let files: Vec<&str> = said.lines().filter(|line| line.starts_with('/')).collect();
     assert_eq!(files, [format!("{path}/file2GP/s/1.csv.gz")]);
+}
+
+#[test]
+fn a_quota_that_only_the_flush_tells_of_fails_the_unit_and_leaves_no_file() {
+    let mut case = Case::new("quota");
+    case.source
+        .batch_execute(
+            "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i; GRANT SELECT ON t TO gpadmin",
+        )
+        .unwrap();
+    let mount = case.path("mount");
+    fs::create_dir(&mount).unwrap();
+    let lab = lab();
+    let set = |name: &str, value: &str| format!("set\t{name}\t{value}\n");
+    let path = mount.display();
+    let requests = [
+        "hello\t1\tN\t20\t60\n".to_owned(),
+        set("PGHOST", lab.get("LAB_SOURCE_SOCKET")),
+        set("PGPORT", lab.get("LAB_SOURCE_PORT")),
+        set("PGUSER", "gpadmin"),
+        set("PGDATABASE", case.database()),
+        set("MOUNT", &path.to_string()),
+        set("PART", "r.1"),
+        format!("export\t0\t{path}/file2GP/s/0.csv.gz\tauto\tSELECT * FROM t\n"),
+        "end\n".to_owned(),
+    ]
+    .concat();
+    fs::write(case.path("requests"), requests).unwrap();
+    // No file system here can have quotas: the kernel's answer is put in by strace, for every flush.
+    let script = "{ cat \"$1\"; sleep 5; } | strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EDQUOT \
+                  bash \"$2\" export; find \"$3\" -type f";
+    let output = Command::new("bash")
+        .args(["-c", script, "quota"])
+        .arg(case.path("requests"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/greenplum.sh"))
+        .arg(&mount)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("N\terror\t0\t1\t-\t") && said.contains("Disk quota exceeded"), "{said}");
+    assert!(said.contains("N\tend\t0"), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with('/')), "{said}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 # The lab: source hosts with an sshd each, a source and a target PostgreSQL, and a shared directory as the mount.
 #
 #   lab.sh install                    the packages, and nothing else
-#   lab.sh up DIR [--owner PID]       starts it; with --owner it goes when that process does
+#   lab.sh up DIR [--owner PID] [--tmpfs SIZE]
+#                                     starts it; with --owner it goes when that process does; with --tmpfs the mount
+#                                     is a file system of its own, which can be filled
 #   lab.sh host DIR NAME [OPTION …]   adds a host to a running lab, and prints how it is reached; goes with the lab
 #       --users "NAME:UID:GID …"      whom it lets in; default: gpadmin with the mount's numbers
 #       --without TOOL[,TOOL]         programs that are not there
@@ -12,6 +14,7 @@
 #       --squash                      root has no power over others' files, as behind an export with root_squash
 #   lab.sh mariadb DIR NAME [OPTION …] adds a MariaDB to a running lab, with these options of mariadbd, and prints
 #                                     how it is reached; goes with the lab
+#   lab.sh bounce DIR source|target   stops that PostgreSQL as a crash would, and starts it again
 #   lab.sh down DIR                   stops exactly what `up` started, and removes DIR's lab
 #
 # No containers: each host is an sshd in a mount namespace of its own, with its own /etc/passwd (so one user can
@@ -31,7 +34,8 @@ as_root() {
 
 # ---------------------------------------------------------------- packages
 
-PACKAGES=(openssh-server openssh-client postgresql postgresql-client mariadb-server-core mariadb-client-core isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make)
+PACKAGES=(openssh-server openssh-client postgresql postgresql-client mariadb-server-core mariadb-client-core isal pigz
+    gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make iproute2 nftables strace faketime)
 
 install_packages() {
     local missing=() package
@@ -262,13 +266,32 @@ CONFIG
     if [ "$name" = target ]; then with_tls "$data"; fi
     for try in 1 2 3 4 5; do
         port=$(free_port)
-        # `exec`: the pid on record must be the server's own, not that of a shell that waits for it.
-        (exec setsid "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
-        record $! "postgres-$name"
-        if wait_for 20 "the $name database" "$log" as_postgres "$bin/pg_isready" -q -h "$sockets" -p "$port"; then break; fi
+        if start_postgres "$name" "$port"; then break; fi
         [ "$try" -lt 5 ] || return 1
     done
     declare -g "port_$name=$port"
+}
+
+start_postgres() {   # NAME PORT
+    local name=$1 port=$2 data=$dir/pg/$1 log=$dir/pg/$1.log bin
+    bin=$(pg_bin)
+    # `exec`: the pid on record must be the server's own, not that of a shell that waits for it.
+    (exec setsid "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$port") >>"$log" 2>&1 </dev/null &
+    record $! "postgres-$name"
+    wait_for 20 "the $name database" "$log" as_postgres "$bin/pg_isready" -q -h "$sockets" -p "$port"
+}
+
+# An immediate shutdown: every session dies, and the next start is a recovery from a crash.
+bounce() {
+    local name=$1 pid began what last='' port
+    while read -r pid began what; do
+        [ "$what" != "postgres-$name" ] || [ "$(started_at "$pid")" != "$began" ] || last=$pid
+    done <"$dir/pids"
+    [ -n "$last" ] || die "no $name database runs in $dir"
+    port=$(sed -n 4p "$dir/pg/$name/postmaster.pid")
+    kill -QUIT "$last"
+    while [ -n "$(started_at "$last")" ]; do sleep 0.02; done
+    start_postgres "$name" "$port"
 }
 
 # A certificate for `localhost` and a CA of its own, made here and gone with the lab.
@@ -349,6 +372,7 @@ up() {
     chmod 755 "$dir"
     trap 'status=$?; trap - EXIT; say "not started; cleaning up"; down; exit "$status"' EXIT
     mkdir -p "$dir/mount" "$dir/hosts" "$dir/pg"
+    [ -z "$tmpfs" ] || mount -t tmpfs -o "size=$tmpfs" tmpfs "$dir/mount"
     chmod 755 "$dir/hosts"
     chown postgres: "$dir/pg"
     # A socket's path takes 107 bytes.
@@ -418,7 +442,7 @@ watch() {
 }
 
 down() {
-    local pid began what
+    local pid began what mounted
     if [ -e "$dir/pids" ]; then
         # Sessions inside a host's namespace are not children of its sshd any more once it is gone.
         local -A namespaces=()
@@ -440,6 +464,8 @@ down() {
         done <"$dir/pids"
     fi
     if [ -e "$dir/sockets" ]; then rm -rf -- "$(cat "$dir/sockets")"; fi
+    # What a test, or --tmpfs, mounted below DIR.
+    awk -v below="$dir/" 'index($2, below) == 1 { print $2 }' /proc/mounts | while read -r mounted; do umount -l "$mounted"; done
     rm -rf "$dir/hosts" "$dir/pg" "$dir/my" "$dir/mount" "$dir/pids" "$dir/sockets" "$dir/lab.env" "$dir/lab.env.new" \
         "$dir/ssh_config" "$dir/known_hosts" "$dir/id_ed25519" "$dir/id_ed25519.pub" "$dir/pgpass" "$dir/ca.pem"
 }
@@ -452,8 +478,16 @@ up)
     [ -n "${2:-}" ] || die "up needs a directory"
     install_packages "$@"
     as_root "$@"
-    dir=$2 owner=
-    [ "${3:-}" != --owner ] || owner=$4
+    dir=$2 owner='' tmpfs=''
+    shift 2
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --owner) owner=$2 ;;
+        --tmpfs) tmpfs=$2 ;;
+        *) die "up: $1?" ;;
+        esac
+        shift 2
+    done
     up
     ;;
 host)
@@ -471,6 +505,13 @@ mariadb)
     [ -e "$dir/lab.env" ] || die "no lab runs in $dir"
     shift 2
     more_mariadb "$@"
+    ;;
+bounce)
+    [ -n "${3:-}" ] || die "bounce needs a directory and source or target"
+    as_root "$@"
+    dir=$(cd "$2" && pwd -P)
+    sockets=$(cat "$dir/sockets")
+    bounce "$3"
     ;;
 down)
     [ -n "${2:-}" ] || die "down needs a directory"

@@ -8,9 +8,14 @@ mod commit;
 mod create;
 mod ends;
 mod moves;
+mod planted;
 mod preflight;
+#[expect(dead_code, reason = "the fault suite uses the rest of it")]
+mod proxy;
 mod refuses;
+mod secrets;
 mod ssh;
 mod support;
 mod target;
+mod time_limits;
 mod windows;

@@ -19,6 +19,11 @@ pub(crate) struct Lab {
 
 /// The lab of this test binary. A lab that cannot start is a failed test.
 pub(crate) fn lab() -> &'static Lab {
+    lab_with(&[])
+}
+
+/// The same, started with more options of `lab.sh up` where nobody has started it yet.
+pub(crate) fn lab_with(options: &[&str]) -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
     LAB.get_or_init(|| {
         let directory = tempfile::Builder::new().prefix("gpferry-lab.").tempdir().unwrap().keep();
@@ -28,6 +33,7 @@ pub(crate) fn lab() -> &'static Lab {
             .arg("up")
             .arg(&directory)
             .args(["--owner", &std::process::id().to_string()])
+            .args(options)
             .output()
             .unwrap();
         assert!(
@@ -290,12 +296,16 @@ pub(crate) enum Side {
 impl Side {
     /// A superuser's session over the Unix socket.
     pub(crate) fn connect(self, database: &str) -> Client {
+        self.open(database).unwrap_or_else(|error| panic!("{database}: {error:?}"))
+    }
+
+    /// The same, while the server may be down.
+    pub(crate) fn open(self, database: &str) -> Result<Client, postgres::Error> {
         let lab = lab();
         let (socket, port) = match self {
             Side::Source => (lab.get("LAB_SOURCE_SOCKET"), lab.get("LAB_SOURCE_PORT")),
             Side::Target => (lab.get("LAB_TARGET_SOCKET"), lab.get("LAB_TARGET_PORT")),
         };
         Client::connect(&format!("host={socket} port={port} user=postgres dbname={database}"), NoTls)
-            .unwrap_or_else(|error| panic!("{database}: {error:?}"))
     }
 }

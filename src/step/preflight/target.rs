@@ -38,6 +38,7 @@ pub(super) fn finish_target(ground: Ground<'_>, asked: &Asked, sources: &[Source
     let silent = || TargetError::Connect {
         target: shown.clone(),
         why: format!("it took longer than {} s to answer", TARGET_LIMIT.as_secs()),
+        transient: true,
     };
     let found = asked.recv_timeout(TARGET_LIMIT).unwrap_or_else(|_| Err(silent())).and_then(
         |(mut session, mut found)| {

@@ -4,9 +4,10 @@
 //! late: NFS caches attributes, and absence, for up to a minute. So a file that is absent or has the wrong size
 //! is looked at again, opened afresh each time, on file systems that cross a network.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,11 @@ use thiserror::Error;
 use crate::gzip::Trailer;
 use crate::inventory;
 use crate::stop::Stop;
+
+mod below;
+mod sweep;
+
+pub use sweep::Swept;
 
 /// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
 const NETWORK_PATIENCE: Duration = Duration::from_secs(90);
@@ -88,6 +94,12 @@ pub enum MountError {
         /// The file.
         path: PathBuf,
     },
+    /// A symbolic link stands where a file or a directory should.
+    #[error("{} is a symbolic link, or is behind one, and none is followed there", .path.display())]
+    Link {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -103,7 +115,9 @@ impl MountError {
     pub fn may_be_late(&self) -> bool {
         match self {
             Self::Absent { .. } | Self::NotAsPublished { .. } => true,
-            Self::Unusable { .. } | Self::Changed { .. } | Self::Unreadable { .. } => false,
+            Self::Unusable { .. } | Self::Changed { .. } | Self::Link { .. } | Self::Unreadable { .. } => {
+                false
+            }
         }
     }
 
@@ -122,6 +136,7 @@ impl MountError {
                  or copies below the mount, and for errors of its server"
                     .into()
             }
+            Self::Link { .. } => "find out who put it there, and remove it: gpferry makes none".into(),
             Self::Unreadable { .. } => "make the file readable for the user that runs gpferry: a common \
                  group on all hosts and a setgid directory (`chgrp GROUP DIR && chmod 2770 DIR`)"
                 .into(),
@@ -171,11 +186,10 @@ impl Mount {
         until: Instant,
         stop: &Stop,
     ) -> Result<(File, Trailer), MountError> {
-        let path = self.path(relative);
         let begin = Instant::now();
         let mut pause = Duration::from_millis(50);
         loop {
-            let error = match open_once(&path, bytes, begin) {
+            let error = match self.open_once(relative, bytes, begin) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => error,
             };
@@ -205,59 +219,71 @@ impl Mount {
     /// # Errors
     /// [`MountError::Unusable`] where the runner cannot write below the mount.
     pub fn manifest(&self, run: &str) -> Result<Manifest, MountError> {
-        let directory = self.path(Path::new("manifest"));
-        let path = directory.join(format!("{run}.jsonl"));
-        self.make(&self.root.join(&self.subdir))
-            .and_then(|()| self.make(&directory))
-            .and_then(|()| OpenOptions::new().append(true).create_new(true).mode(0o660).open(&path))
-            .map(|file| Manifest { file, path: path.clone() })
-            .map_err(|error| MountError::Unusable { path: directory, error })
+        let relative = Path::new("manifest").join(format!("{run}.jsonl"));
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
+        let made = || {
+            let root = File::open(&self.root)?;
+            self.make(&root, &self.subdir)?;
+            let below = self.subdirectory()?;
+            self.make(&below, "manifest")?;
+            let file = below::file(&below, &relative, flags, Mode::from_raw_mode(0o660))?;
+            // The umask may have let others in, or the group out.
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o660))?;
+            Ok(Manifest { file, path: self.path(&relative) })
+        };
+        made().map_err(|error| MountError::Unusable { path: self.path(Path::new("manifest")), error })
     }
-}
 
-impl Mount {
+    /// The subdirectory itself: where an administrator put a link there, it is meant.
+    fn subdirectory(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.root.join(&self.subdir), flags, Mode::empty())?)
+    }
+
     /// Makes a directory for the group of the mount. Where root makes it, it belongs to whom the mount belongs:
     /// else the hosts' users could not write there.
-    fn make(&self, directory: &Path) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o770).create(directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+    fn make(&self, parent: impl AsFd, name: &str) -> io::Result<()> {
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o770)) {
+            Err(rustix::io::Errno::EXIST) => return Ok(()),
             made => made?,
         }
+        let directory = File::from(below::directory(&parent, Path::new(name))?);
         let mount = fs::metadata(&self.root)?;
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::lchown(directory, Some(mount.uid()), Some(mount.gid()))?;
+            std::os::unix::fs::fchown(&directory, Some(mount.uid()), Some(mount.gid()))?;
         }
         // The umask may have taken the group's right to write; a setgid bit came from the parent.
-        let setgid = fs::symlink_metadata(directory)?.mode() & 0o2000;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o770 | setgid))
+        let setgid = directory.metadata()?.mode() & 0o2000;
+        Ok(rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o770 | setgid))?)
     }
-}
 
-fn open_once(path: &Path, bytes: u64, begin: Instant) -> Result<(File, Trailer), MountError> {
-    let waited = || begin.elapsed();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
-    let mut file = match opened {
-        Ok(file) => File::from(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(MountError::Absent { path: path.into(), waited: waited() });
+    fn open_once(&self, relative: &Path, bytes: u64, begin: Instant) -> Result<(File, Trailer), MountError> {
+        let path = self.path(relative);
+        let waited = || begin.elapsed();
+        let opened =
+            self.subdirectory().and_then(|below| below::file(below, relative, OFlags::RDONLY, Mode::empty()));
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(MountError::Absent { path, waited: waited() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+                return Err(MountError::Absent { path, waited: waited() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(MountError::Link { path });
+            }
+            Err(error) => return Err(MountError::Unreadable { path, error }),
+        };
+        let found = match Trailer::read(&mut file) {
+            Ok(found) => found,
+            Err(error) => return Err(MountError::Unreadable { path, error }),
+        };
+        if found.bytes != bytes {
+            return Err(MountError::NotAsPublished { path, found, published: bytes, waited: waited() });
         }
-        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
-            return Err(MountError::Absent { path: path.into(), waited: waited() });
-        }
-        Err(error) => return Err(MountError::Unreadable { path: path.into(), error }),
-    };
-    let found =
-        Trailer::read(&mut file).map_err(|error| MountError::Unreadable { path: path.into(), error })?;
-    if found.bytes != bytes {
-        return Err(MountError::NotAsPublished {
-            path: path.into(),
-            found,
-            published: bytes,
-            waited: waited(),
-        });
+        Ok((file, found))
     }
-    Ok((file, found))
 }
 
 /// File systems whose content the kernel itself owns; everything else may be late. Source: statfs(2).
@@ -341,7 +367,30 @@ mod tests {
         let (keep, mount) = mount();
         fs::write(keep.path().join("outside"), [0; 30]).unwrap();
         std::os::unix::fs::symlink(keep.path().join("outside"), mount.path(Path::new("a"))).unwrap();
-        assert!(matches!(open(&mount, "a", 30), Err(MountError::Unreadable { .. })));
+        assert!(matches!(open(&mount, "a", 30), Err(MountError::Link { .. })));
+    }
+
+    #[test]
+    fn a_symlink_at_a_directory_s_place_is_not_followed() {
+        let (keep, mount) = mount();
+        let outside = keep.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("a"), [0; 30]).unwrap();
+        std::os::unix::fs::symlink(&outside, mount.path(Path::new("s"))).unwrap();
+        assert!(matches!(open(&mount, "s/a", 30), Err(MountError::Link { .. })));
+        std::os::unix::fs::symlink(&outside, mount.path(Path::new("manifest"))).unwrap();
+        assert!(matches!(mount.manifest("run1"), Err(MountError::Unusable { .. })));
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "a manifest was written outside");
+    }
+
+    #[test]
+    fn what_the_runner_makes_is_not_for_others_whatever_the_umask() {
+        let (_keep, mount) = mount();
+        drop(mount.manifest("run1").unwrap());
+        for (name, mode) in [("manifest", 0o770), ("manifest/run1.jsonl", 0o660)] {
+            let facts = fs::metadata(mount.path(Path::new(name))).unwrap();
+            assert_eq!(facts.mode() & 0o777, mode, "{name}");
+        }
     }
 
     #[test]
