@@ -199,21 +199,32 @@ const ASKED: u32 = 3;
 
 /// A session on the target, with the load log in its place, and what of the plan is there.
 fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Failure> {
-    let ask = || -> Result<_, TargetError> {
+    let asked = patiently(ground.stop, || {
         let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
         session.ensure_load_log()?;
         let already = already_there(&mut session, ground.plan)?;
         Ok((session, already))
-    };
+    });
+    asked.map_err(Failure::Target)
+}
+
+/// Asks the target again where another try may help: a run does not end for a moment's trouble.
+///
+/// # Errors
+/// [`TargetError`], of the last try.
+pub fn patiently<T>(
+    stop: &Stop,
+    mut ask: impl FnMut() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
     let mut attempt = 1;
     loop {
         match ask() {
-            Err(error) if attempt < ASKED && error.can_retry() && !ground.stop.asked() => {
+            Err(error) if attempt < ASKED && error.can_retry() && !stop.asked() => {
                 log::warn!("{error} (attempt {attempt}; trying again)");
-                pause(attempt, ground.stop);
+                pause(attempt, stop);
                 attempt += 1;
             }
-            asked => return asked.map_err(Failure::Target),
+            asked => return asked,
         }
     }
 }

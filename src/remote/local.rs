@@ -45,7 +45,7 @@ impl Remote for Local {
     fn exec<'a>(&'a mut self, command: &str) -> Result<Box<dyn Channel + 'a>, RemoteError> {
         let here =
             |source| RemoteError::Here { host: self.host.clone(), what: "start `sh` here".into(), source };
-        let mut child = Command::new("sh")
+        let mut child = without_secrets(&mut Command::new("sh"))
             .arg("-c")
             .arg(command)
             .process_group(0)

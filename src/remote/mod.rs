@@ -19,6 +19,14 @@ pub use ending::{CommandFailed, Ending};
 pub use error::{HostKeyProblem, KeyProblem, RemoteError};
 pub use explain::{Explanation, explain};
 
+/// Variables that hold passwords of gpferry's own: no process that it starts inherits them.
+const SECRET_VARIABLES: &[&str] = &["PGPASSWORD", "MYSQL_PWD"];
+
+/// Takes the passwords out of what a process to come inherits.
+fn without_secrets(command: &mut std::process::Command) -> &mut std::process::Command {
+    SECRET_VARIABLES.iter().fold(command, |command, name| command.env_remove(name))
+}
+
 /// A host that commands can be run on.
 pub trait Remote: Send {
     /// The host as the inventory writes it, for messages.

@@ -26,7 +26,9 @@ fn processes(runner: u32, seen: &mut BTreeSet<String>) {
         }
         let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
         seen.insert(String::from_utf8_lossy(&read("cmdline")).into_owned());
-        if pid != runner {
+        // The same program is the runner itself, or a process that it is just about to start.
+        let exe = |pid: &str| fs::read_link(Path::new("/proc").join(pid).join("exe")).ok();
+        if exe(&pid.to_string()).is_none_or(|own| Some(own) != exe(&runner.to_string())) {
             seen.insert(String::from_utf8_lossy(&read("environ")).into_owned());
         }
     }

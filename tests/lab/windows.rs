@@ -130,6 +130,28 @@ fn a_file_that_waits_is_not_loaded_by_another_column() {
 }
 
 #[test]
+fn a_file_that_waits_is_exported_anew_when_more_of_its_rows_are_loaded_by_now() {
+    let mut case = Case::new("stale_file");
+    case.both("CREATE TABLE t (made timestamp, changed timestamp, v int)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT timestamp '2021-08-10' + i * interval '1 hour', \
+             timestamp '2021-08-10' + ((i * 7) % 24) * interval '1 hour', i FROM generate_series(0, 23) i",
+        )
+        .unwrap();
+    let by = |column: &str, args: &[&str]| {
+        let table = format!("{{ table: public.t, window: {{ column: {column}, length: 6h }} }}");
+        case.inventory_with("", DAY, &[&table]);
+        case.gpferry(args).expect(0)
+    };
+    by("made", &["run", "--until", "2021-08-10 06:00"]);
+    by("changed", &["export", "--until", "2021-08-10 12:00"]).says("2 of 2 units exported");
+    by("made", &["run", "--until", "2021-08-10 12:00"]);
+    by("changed", &["run"]);
+    case.assert_same("SELECT * FROM t ORDER BY v");
+}
+
+#[test]
 fn a_window_that_keeps_failing_is_given_up_and_the_others_go_on() {
     let mut case = Case::new("given_up");
     case.both("CREATE TABLE t (at timestamp, v int)");
@@ -233,6 +255,8 @@ fn a_schema_but_for_some_tables_and_a_partitioned_one_once() {
     }
     assert_eq!(case.count("SELECT count(*) FROM w.tmp_1"), 0);
     case.inventory(&["{ table: w.p, window: none }", "{ table: w.p_1, window: none }"]);
+    case.gpferry(&["run"]).expect(3).says("its rows move with w.p");
+    case.edit_inventory("table: w.p_1", "table: w.p_1, target: w.p");
     case.gpferry(&["run"]).expect(3).says("its rows move with w.p");
 }
 
