@@ -88,6 +88,14 @@ pub enum MountError {
         /// The file.
         path: PathBuf,
     },
+    /// What is old cannot be removed.
+    #[error("cannot remove what is old below {}: {error}", .path.display())]
+    Unremovable {
+        /// The directory.
+        path: PathBuf,
+        /// The system's own words.
+        error: io::Error,
+    },
     /// The file system refused.
     #[error("cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -103,7 +111,10 @@ impl MountError {
     pub fn may_be_late(&self) -> bool {
         match self {
             Self::Absent { .. } | Self::NotAsPublished { .. } => true,
-            Self::Unusable { .. } | Self::Changed { .. } | Self::Unreadable { .. } => false,
+            Self::Unusable { .. }
+            | Self::Changed { .. }
+            | Self::Unremovable { .. }
+            | Self::Unreadable { .. } => false,
         }
     }
 
@@ -120,6 +131,11 @@ impl MountError {
             Self::NotAsPublished { .. } | Self::Changed { .. } => {
                 "run again: the unit is exported afresh. If it comes back, look for something that writes \
                  or copies below the mount, and for errors of its server"
+                    .into()
+            }
+            Self::Unremovable { .. } => {
+                "the user that runs gpferry must be able to write in the directories of the \
+                 files: a common group on all hosts and setgid directories (`chmod g+rwxs`)"
                     .into()
             }
             Self::Unreadable { .. } => "make the file readable for the user that runs gpferry: a common \

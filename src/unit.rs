@@ -268,7 +268,7 @@ fn stamp(time: DateTime) -> String {
 }
 
 /// A name as it stands in ids and paths: never `.`, `..` or hidden.
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     let encoded = utf8_percent_encode(name, ENCODED).to_string();
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),

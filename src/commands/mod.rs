@@ -19,7 +19,10 @@ use crate::target::Address;
 
 mod explain;
 mod facts;
+mod history;
 mod preflight;
+mod prune;
+mod rebuild;
 mod run;
 mod status;
 mod trust;
@@ -37,6 +40,9 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, screen),
         Command::Status(narrow) => status::status(common, narrow),
+        Command::History(wanted) => history::history(common, wanted),
+        Command::Prune(prune) => prune::prune(common, prune),
+        Command::RebuildLedger => rebuild::rebuild(common),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }

@@ -87,7 +87,7 @@ impl Ledger {
         read: impl FnOnce(&mut dyn FnMut(Logged)) -> Result<(), E>,
     ) -> Result<u64, E> {
         let path = self.path.clone();
-        let sqlite = |error| LedgerError::Sqlite { path: path.clone(), error };
+        let sqlite = |error| LedgerError::of(&path, error);
         let transaction = self.connection.transaction().map_err(sqlite)?;
         let (mut taken, mut failed) = (0, None);
         let mut covered = HashMap::new();
