@@ -27,6 +27,7 @@ use crate::unit::{Rows, Unit, read_id};
 mod event;
 mod exporter;
 mod loader;
+mod nulls;
 pub mod prepare;
 
 pub use event::{Event, What};
@@ -141,7 +142,9 @@ pub fn execute(
         let targets = session.tables(&tables)?;
         drop(session);
         let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-        let sources = prepare::describe(ground.inventory, &units, ground.pool, ground.stop);
+        let counted = nulls::counted(book.ledger, ground.run.started_at)?;
+        let sources = prepare::describe(ground.inventory, &units, &counted, ground.pool, ground.stop);
+        nulls::note(book.ledger, &sources, ground.run.started_at)?;
         if ground.stop.asked() {
             return Ok(book.close(false));
         }

@@ -1,7 +1,7 @@
 //! Before the first row moves: every source and the target are asked what they hold, and each unit is either
 //! ready or failed with its reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -12,6 +12,7 @@ use crate::names::TableName;
 use crate::plan::{Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
+use crate::source::nulls::{self, Nulls};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
@@ -31,6 +32,8 @@ const CATALOG_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub struct SourceCatalog {
     tables: HashMap<TableName, SourceTable>,
+    /// Rows without a value in a window column, where they were counted.
+    pub(super) nulls: Vec<(TableName, String, Nulls)>,
 }
 
 /// A source that was asked: its catalog, or why it has none.
@@ -126,8 +129,14 @@ pub fn ids(
     (seen, failed)
 }
 
-/// Describes the tables of a plan, source by source.
-pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop) -> Asked<SourceCatalog> {
+/// Describes the tables of a plan, source by source, and counts rows in no window but for the columns in `counted`.
+pub fn describe(
+    inventory: &Inventory,
+    units: &[&Unit],
+    counted: &HashSet<IdColumn>,
+    pool: &Pool,
+    stop: &Stop,
+) -> Asked<SourceCatalog> {
     let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
     for unit in units {
         wanted.entry(&unit.key.source).or_default().insert(&unit.table);
@@ -158,6 +167,15 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                 // Somebody holds a table: sizes are only a hint, and no reason to hold up all the others.
                 Err(SourceError::Failed { .. }) => ask(false)?,
                 asked => asked?,
+            }
+        }
+        let wanted = super::nulls::wanted(source, units, &catalog.tables, counted);
+        match nulls::count(&mut questions, wanted.iter().map(|(table, column)| (*table, *column))) {
+            Ok(nulls) => catalog.nulls = nulls,
+            // What was asked for is known: this was only a look.
+            Err(error) => {
+                log::warn!("rows without a time are not counted: {error}");
+                return Ok(catalog);
             }
         }
         questions.end()?;

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod error;
+pub mod nulls;
 pub mod postgres;
 pub mod probe;
 pub mod protocol;

@@ -4,6 +4,8 @@
 
 mod commit;
 mod ends;
+mod keeping;
+mod memory;
 mod moves;
 mod preflight;
 mod refuses;
