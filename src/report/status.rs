@@ -112,25 +112,20 @@ fn nulls(one: &TableStatus) -> String {
 }
 
 fn one_failed(unit: &FailedUnit, width: u16) -> String {
-    let tries = match (unit.tries, unit.allowed) {
-        // A host or a target that was down is no fault of the unit.
-        (0, _) => String::new(),
-        (tries, Some(allowed)) if tries >= allowed => {
-            format!(", given up after {}", count(u64::from(tries), "run"))
-        }
-        (tries, Some(allowed)) => format!(", tried by {tries} of {allowed} runs"),
-        (tries, None) => format!(", tried by {}", count(u64::from(tries), "run")),
-    };
-    let mut text = format!("\nFAILED in {}: {}:{}{tries}\n", unit.stage, unit.source, unit.unit);
+    let mut text = format!("\nFAILED in {}: {}:{}\n", unit.stage, unit.source, unit.unit);
     text.push_str(&block("    ", &unit.error, width));
     text.push_str(&block("    try: ", &unit.remedy, width));
-    if unit.given_up {
-        text.push_str(&block(
-            "    then: ",
-            "`gpferry run --retry-failed`, since runs leave it alone now",
-            width,
-        ));
-    }
+    let runs = count(u64::from(unit.tries), "run");
+    let tries = match (unit.tries, unit.allowed) {
+        // A host or a target that was down is no fault of the unit.
+        (0, _) => return text,
+        (_, Some(_)) if unit.given_up => {
+            format!("given up after {runs}; then `gpferry run --retry-failed` tries it again")
+        }
+        (tries, Some(allowed)) => format!("tried by {tries} of {}", count(u64::from(allowed), "run")),
+        (_, None) => format!("tried by {runs}"),
+    };
+    text.push_str(&block("    ", &tries, width));
     text
 }
 

@@ -78,7 +78,7 @@ fn numbers_are_right_where_they_are_said_to_be_times_or_ids() {
     case.gpferry(&["preflight"]).expect(0).silent_about("FAIL");
     case.edit_inventory("type: epoch_ms, ", "");
     one_fault(&case, "source.window", "has type numeric(20,0)", "`type: epoch_s`");
-    case.edit_inventory("column: at, length: 1d", "column: v, type: id, length: 100");
+    case.edit_inventory("column: at, length: 1d", "column: v, type: id, step: 100");
     one_fault(&case, "source.window", "has type text", "whole numbers");
 }
 
