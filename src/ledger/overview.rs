@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::status::{FailedUnit, Known, SeriesKey};
 use crate::interval::{Grid, Interval, merged};
-use crate::inventory::{Cut, Inventory, Job, TableEntry, WindowBy, WindowRule};
+use crate::inventory::{Cut, Inventory, Job, NullWindow, TableEntry, WindowBy, WindowRule};
 use crate::measure::{Measure, Scale};
 use crate::names::TableName;
 use crate::plan::{Catalog, IdColumn, owners, resolve};
@@ -50,6 +50,8 @@ pub struct TableStatus {
     pub null_rows: Option<u64>,
     /// When that was counted.
     pub null_rows_at: Option<String>,
+    /// Are they moved all the same, as a unit of their own?
+    pub nulls_included: bool,
     /// When rows of it were loaded last.
     pub loaded_at: Option<String>,
     /// Does the inventory move it? `None` where there was no inventory to read.
@@ -184,6 +186,7 @@ fn windows(
     let measure = by.measure();
     let loaded = loaded(known, key, &measure);
     one.measure = Some(measure.to_string());
+    one.nulls_included = by.null_window == NullWindow::Include;
     let column = IdColumn { source: key.0.clone(), table: one.table.clone(), column: by.column.clone() };
     if let Some(nulls) = known.nulls.get(&column) {
         (one.null_rows, one.null_rows_at) = (nulls.rows, Some(nulls.at.clone()));

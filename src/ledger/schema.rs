@@ -129,7 +129,8 @@ CREATE TABLE null_rows (
 ";
 
 /// How much is loaded, per target and series: `status` reads a row a table, and units may be pruned without the sums
-/// becoming smaller. The triggers are the one place that adds to them, whoever writes a unit.
+/// becoming smaller. The triggers are the one place that adds to them, whoever writes a unit. A whole table that is moved
+/// again is in the target once.
 const TALLIES: &str = "
 CREATE TABLE tally (
     target_url  TEXT NOT NULL,
@@ -158,7 +159,9 @@ CREATE TRIGGER unit_begins_loaded AFTER INSERT ON unit WHEN NEW.state = 'loaded'
     ON CONFLICT (target_url, source, series) DO UPDATE SET
         job = excluded.job, table_name = excluded.table_name, target = excluded.target,
         measure = CASE WHEN excluded.measure LIKE 'null:%' THEN measure ELSE coalesce(excluded.measure, measure) END,
-        units = units + 1, rows = rows + excluded.rows, bytes = bytes + excluded.bytes,
+        units = CASE WHEN excluded.measure = 'all' THEN 1 ELSE units + 1 END,
+        rows = CASE WHEN excluded.measure = 'all' THEN excluded.rows ELSE rows + excluded.rows END,
+        bytes = CASE WHEN excluded.measure = 'all' THEN excluded.bytes ELSE bytes + excluded.bytes END,
         loaded_at = max(loaded_at, excluded.loaded_at);
 END;
 
@@ -171,7 +174,9 @@ WHEN NEW.state = 'loaded' AND NEW.series IS NOT NULL
     ON CONFLICT (target_url, source, series) DO UPDATE SET
         job = excluded.job, table_name = excluded.table_name, target = excluded.target,
         measure = CASE WHEN excluded.measure LIKE 'null:%' THEN measure ELSE coalesce(excluded.measure, measure) END,
-        units = units + 1, rows = rows + excluded.rows, bytes = bytes + excluded.bytes,
+        units = CASE WHEN excluded.measure = 'all' THEN 1 ELSE units + 1 END,
+        rows = CASE WHEN excluded.measure = 'all' THEN excluded.rows ELSE rows + excluded.rows END,
+        bytes = CASE WHEN excluded.measure = 'all' THEN excluded.bytes ELSE bytes + excluded.bytes END,
         loaded_at = max(loaded_at, excluded.loaded_at);
 END;
 

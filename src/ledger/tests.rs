@@ -222,6 +222,9 @@ fn an_older_ledger_is_brought_to_this_version() {
     assert_eq!((before.unmeasured.len(), before.loaded.len(), before.open.len()), (1, 0, 1));
     let whole = ledger.facts("u").unwrap().series("s", "db^a^w").cloned().unwrap();
     assert_eq!(whole.loaded[0].measure, crate::measure::Measure::All);
+    let tallied = tables(&ledger).iter().map(|one| (one.table.clone(), one.loaded)).collect::<Vec<_>>();
+    assert_eq!(tallied, [("a.t".to_owned(), 2), ("a.w".to_owned(), 1)]);
+    assert_eq!(tables(&ledger)[0].watermark.as_deref(), Some("2021-08-12T00:00:00"));
     // What nobody wrote down is what the next unit says.
     ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units()[2], &record(State::Loaded))]).unwrap();
     let after = series(&ledger, "u");

@@ -192,23 +192,13 @@ fn by_age(
     is_old: impl Fn(&Leaf) -> bool,
 ) -> Result<(), Failure> {
     let Some(tree) = ground.tree(below)? else { return Ok(()) };
-    let mut old = Vec::new();
     tree.files(&mut |leaf: Leaf| -> Result<(), io::Error> {
-        if is_old(&leaf) {
-            old.push(leaf);
+        if is_old(&leaf) && !ground.stop.asked() && (ground.only_look || tree.remove(&leaf)?) {
+            swept.add(ground, below.iter().collect::<PathBuf>().join(&leaf.path), leaf.bytes);
         }
         Ok(())
     })
-    .map_err(|error| unreadable(ground, below, error))?;
-    for leaf in old {
-        if ground.stop.asked() {
-            break;
-        }
-        if ground.only_look || tree.remove(&leaf).map_err(|error| unreadable(ground, below, error))? {
-            swept.add(ground, below.iter().collect::<PathBuf>().join(&leaf.path), leaf.bytes);
-        }
-    }
-    Ok(())
+    .map_err(|error| unreadable(ground, below, error))
 }
 
 fn unreadable(ground: Ground<'_>, below: &[&str], error: io::Error) -> Failure {

@@ -73,7 +73,7 @@ pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String
         shown.add_row(columns.iter().map(|column| (column.show)(one)));
     }
     let mut text = trimmed(&shown);
-    if tables.iter().any(|one| nulls(one) != "0" && nulls(one) != "-") {
+    if tables.iter().any(|one| !one.nulls_included && nulls(one) != "0" && nulls(one) != "-") {
         text.push_str(&block("", NULLS, width));
     }
     for unit in failed.iter().take(MOST) {

@@ -46,7 +46,19 @@ fn help_names_every_command_and_every_exit_code() {
     let output = gpferry(&["--help"]);
     let help = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    for word in ["plan", "run", "export", "load", "status", "trust", "explain", "GPFERRY_INVENTORY"] {
+    for word in [
+        "plan",
+        "run",
+        "export",
+        "load",
+        "status",
+        "history",
+        "prune",
+        "rebuild-ledger",
+        "trust",
+        "explain",
+        "GPFERRY_INVENTORY",
+    ] {
         assert!(help.contains(word), "no {word} in {help}");
     }
     for exit in gpferry::exit::Exit::ALL {
