@@ -16,16 +16,16 @@ use crate::target::Address;
 /// Shows what the ledger holds, held against the inventory where that can be read.
 ///
 /// # Errors
-/// [`Failure::Ledger`]; [`Failure::Usage`] where there is neither, or where nothing matches.
+/// [`Failure::Ledger`]; [`Failure::Usage`] where there is none, or where nothing matches.
 pub(super) fn status(common: &Common, narrow: &Narrow) -> Result<Exit, Failure> {
     let path = ledger_path(common);
-    let inventory = readable(common);
-    if !path.exists() && inventory.is_none() {
+    if !path.exists() {
         let what = format!("there is no ledger at {}", path.display());
         let remedy = "run something first, or name the inventory (-i) or the ledger (--ledger)".into();
         return Err(Failure::Usage { what, remedy });
     }
-    let ledger = if path.exists() { Ledger::open(&path)? } else { Ledger::scratch()? };
+    let ledger = Ledger::open(&path)?;
+    let inventory = readable(common);
     let now = Timestamp::now();
     let zone = inventory.as_ref().map_or(TimeZone::UTC, |inventory| inventory.timezone.clone());
     let target = match address(inventory.as_ref()) {
