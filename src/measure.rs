@@ -53,6 +53,16 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// Is it one of time?
+    pub fn is_time(&self) -> bool {
+        match self {
+            Measure::All | Measure::Null(_) | Measure::By(Scale::Id, _) => false,
+            Measure::By(Scale::Time | Scale::EpochSeconds | Scale::EpochMillis | Scale::EpochMicros, _) => {
+                true
+            }
+        }
+    }
+
     /// The column, where there is one.
     pub fn column(&self) -> Option<&str> {
         match self {

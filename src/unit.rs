@@ -253,7 +253,7 @@ pub fn variant(entry: &TableEntry, table: &TableName) -> Option<String> {
 }
 
 /// `YYYYMMDDhhmmss`, plus `ffffff` where it is not on a whole second.
-fn stamp(time: DateTime) -> String {
+pub(crate) fn stamp(time: DateTime) -> String {
     let micros = time.subsec_nanosecond() / 1000;
     let fraction = if micros == 0 { String::new() } else { format!("{micros:06}") };
     format!(

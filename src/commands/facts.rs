@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, Logged};
 use crate::plan::Facts;
+use crate::report::count;
 use crate::target::{Address, LogRow, Session};
 
 /// What a ledger knows, caught up from the load log of a target that it never saw: a ledger that was deleted, or one
@@ -25,7 +26,9 @@ pub(super) fn of_run(
     if !ledger.has_caught_up(target.shown())? {
         let taken = catch_up(ledger, inventory, target, now)?;
         if taken > 0 {
-            log::info!("{taken} units that the ledger did not know are taken over from the load log");
+            let are = if taken == 1 { "is" } else { "are" };
+            let units = count(taken, "unit");
+            log::info!("{units} that the ledger did not know {are} taken over from the load log");
         }
     }
     Ok(ledger.facts(target.shown())?)

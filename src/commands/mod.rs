@@ -10,21 +10,24 @@ use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
 use crate::engine::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::Inventory;
 use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
+use crate::source::SourceError;
 use crate::stop::Stop;
 use crate::target::Address;
 
 mod explain;
 mod facts;
 mod history;
+mod jobs;
 mod preflight;
 mod prune;
 mod rebuild;
 mod run;
 mod status;
+mod tables;
 mod trust;
 
 /// Does what the command line asks.
@@ -36,20 +39,24 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Plan(select) => show_plan(common, select),
         Command::Preflight(look) => preflight::preflight(common, look),
-        Command::Run(moves) => run::run(common, moves, crate::engine::Halves::Both, screen),
-        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, screen),
-        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, screen),
+        Command::Run(run) if run.tables_only => tables::create(common, &run.moves.select),
+        Command::Run(run) => {
+            run::run(common, &run.moves, crate::engine::Halves::Both, run.create_tables, screen)
+        }
+        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
+        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::History(wanted) => history::history(common, wanted),
         Command::Prune(prune) => prune::prune(common, prune),
         Command::RebuildLedger => rebuild::rebuild(common),
+        Command::Import(import) => jobs::import(common, import, screen),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }
 }
 
 fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = jobs::inventory(common, &Stop::default())?;
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let now = Timestamp::now();
@@ -86,9 +93,7 @@ fn look(
     stop: &Stop,
     now: Timestamp,
 ) -> Looked {
-    let sources = plan::sources_with_globs(inventory, selection);
-    let (catalog, mut unlisted) =
-        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) };
+    let (catalog, mut unlisted) = catalog(inventory, selection, pool, stop);
     let ids = plan::wanted_ids(inventory, selection, &catalog);
     if !ids.is_empty() {
         let (seen, failed) = prepare::ids(inventory, &ids, pool, stop);
@@ -99,6 +104,17 @@ fn look(
         }
     }
     Looked { catalog, ids, unlisted }
+}
+
+/// The tables of the sources that a pattern needs, and the sources that could not be asked.
+fn catalog(
+    inventory: &Inventory,
+    selection: &Selection,
+    pool: &Pool,
+    stop: &Stop,
+) -> (Catalog, Vec<(String, SourceError)>) {
+    let sources = plan::sources_with_globs(inventory, selection);
+    if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) }
 }
 
 /// What an operator narrowed the command to, checked against the inventory.

@@ -7,7 +7,7 @@ use super::{ledger_path, print, print_json};
 use crate::cli::{Common, Format, Prune};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory, Keep};
+use crate::inventory::{Inventory, Keep};
 use crate::ledger::lock::JobLock;
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{Selection, selects};
@@ -23,7 +23,7 @@ use crate::target::Address;
 /// [`Failure`], after everything else was done: the first thing that could not be looked at.
 pub(super) fn prune(common: &Common, asked: &Prune) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().context("listening for signals")?;
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &stop)?;
     if inventory.keep == Keep::default() {
         let what = format!("{} keeps everything: it has no `keep`", inventory.path.display());
         let remedy = "write one, as in keep: { files: 7d, rejects: 90d, history: 400d }".into();

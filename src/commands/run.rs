@@ -13,7 +13,7 @@ use crate::cli::{Common, Format, Moves};
 use crate::engine::{Ground, Halves, Outcome, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::Inventory;
 use crate::ledger::lock::JobLock;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
@@ -29,10 +29,16 @@ use crate::target::Address;
 ///
 /// # Errors
 /// [`Failure`] where that could not be done at all.
-pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Screen) -> Result<Exit, Failure> {
+pub(super) fn run(
+    common: &Common,
+    moves: &Moves,
+    halves: Halves,
+    create_tables: bool,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &stop)?;
     let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let started_at = Timestamp::now();
@@ -41,6 +47,10 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     let mut ledger = Ledger::open(&path)?;
     let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
+    if !ledger.has_caught_up(target.shown())? && !moves.no_preflight {
+        // Before the target is asked for what it holds: what costs nothing is said first.
+        refuse(&inventory, halves != Halves::Load)?;
+    }
     let mut facts = facts::of_run(&mut ledger, &inventory, &target, started_at)?;
     let wanted = Selection {
         max_units: if halves == Halves::Load { None } else { selection.max_units },
@@ -66,7 +76,6 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     if !moves.no_preflight && !plan.units.is_empty() {
         refuse(&inventory, halves != Halves::Load && plan.units.iter().any(|unit| !unit.waits))?;
     }
-    let mount = Mount::open(&inventory.mount)?;
     let run = Run {
         id: run_id(started_at),
         command: word(halves).into(),
@@ -78,25 +87,36 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
-    let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
-    let ground = Ground {
-        inventory: &inventory,
-        plan: &plan,
-        run: &run,
-        mount: &mount,
-        target: &target,
-        pool: &pool,
-        stop: &stop,
-        halves,
+    let carry_out = |ledger: &mut Ledger| {
+        if plan.units.is_empty() {
+            // Where nothing is due, nothing is touched: neither mount nor target.
+            return Ok(Outcome::default());
+        }
+        let mount = Mount::open(&inventory.mount)?;
+        let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
+        let ground = Ground {
+            inventory: &inventory,
+            plan: &plan,
+            run: &run,
+            mount: &mount,
+            target: &target,
+            pool: &pool,
+            stop: &stop,
+            halves,
+            create_tables,
+        };
+        let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
+        progress.finish();
+        outcome
     };
-    let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
-    progress.finish();
-    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, &unlisted, &stop));
+    let outcome = carry_out(&mut ledger);
+    let exit =
+        outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, halves, &unlisted, &stop));
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
     let outcome = outcome?;
     match common.format {
         Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
-        Format::Json => print_json(&json(&run.id, &plan, &outcome, begin.elapsed(), exit.code()))?,
+        Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, begin.elapsed(), exit.code()))?,
     }
     after_run(&inventory, &wanted, &target, &mut ledger, &stop);
     Ok(exit)
@@ -122,14 +142,20 @@ fn lock_jobs(
     Ok(jobs.map(|job| JobLock::take(ledger, &job.name, now)).collect::<Result<_, _>>()?)
 }
 
-fn exit(outcome: &Outcome, plan: &Plan, unlisted: &[(String, SourceError)], stop: &Stop) -> Exit {
-    let totals = Totals::of(outcome);
+fn exit(
+    outcome: &Outcome,
+    plan: &Plan,
+    halves: Halves,
+    unlisted: &[(String, SourceError)],
+    stop: &Stop,
+) -> Exit {
+    let totals = Totals::of(plan, outcome, halves);
     let unreachable = !unlisted.is_empty() && unlisted.iter().all(|(_, error)| error.is_unreachable());
     if let Some(exit) = stop.exit() {
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() > 0 || plan.has_given_up() || !unlisted.is_empty() {
+    } else if totals.failed + totals.left() > 0 || plan.leaves_something() || !unlisted.is_empty() {
         Exit::UnitsFailed
     } else {
         Exit::Done

@@ -100,7 +100,7 @@ impl<'a> Exporter<'a> {
         ship: Sender<Shipment>,
         tell: Tell,
     ) -> Self {
-        Self { ground, source, script: Script::greenplum(), manifest, remote: None, ship, tell }
+        Self { ground, source, script: Script::exporting(source), manifest, remote: None, ship, tell }
     }
 
     fn work(mut self, queue: &Queue<'_>) {
@@ -177,6 +177,7 @@ impl<'a> Exporter<'a> {
         let ground = export::Ground {
             source: self.source,
             script: &self.script,
+            zone: &self.ground.inventory.timezone,
             mount: self.ground.mount,
             manifest: self.manifest,
             run: &self.ground.run.id,

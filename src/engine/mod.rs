@@ -16,10 +16,10 @@ use crate::failure::Failure;
 use crate::inventory::{Hours, Inventory};
 use crate::ledger::{Ledger, Record, RecordedFailure, Run, State};
 use crate::mount::{Exported, Mount};
-use crate::plan::Plan;
+use crate::plan::{Needed, Plan};
 use crate::remote::ssh::Pool;
-use crate::step::UnitFailure;
 use crate::step::load::{How, Loaded, overlap_failure};
+use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
 use crate::target::{Address, LogRow, Session};
 use crate::unit::{Rows, Unit, read_id};
@@ -29,6 +29,7 @@ mod exporter;
 mod loader;
 mod nulls;
 pub mod prepare;
+pub mod tables;
 
 pub use event::{Event, What};
 
@@ -66,6 +67,8 @@ pub struct Ground<'a> {
     pub stop: &'a Stop,
     /// Which halves are done.
     pub halves: Halves,
+    /// Whether tables that the target lacks are made.
+    pub create_tables: bool,
 }
 
 /// What became of a unit.
@@ -80,12 +83,14 @@ pub struct Fate {
 }
 
 /// A run's outcome.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
     pub fates: Vec<Option<Fate>>,
     /// No source host that was needed could be reached.
     pub no_source_reached: bool,
+    /// Tables that were made in the target.
+    pub created: Vec<tables::Created>,
     /// Units that were not begun, since their job's `hours` are over.
     pub closed: usize,
 }
@@ -130,12 +135,18 @@ pub fn execute(
         book.note(Event { unit: *index, what: there.clone() }, listen)?;
     }
     let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
-    let (ready, to_export) = book.resumable(left, ground.halves)?;
+    let (mut ready, mut to_export) = book.resumable(left, ground.halves)?;
     for shipment in &ready {
         let what = What::Resumed(shipment.exported.clone());
         book.note(Event { unit: shipment.index, what }, listen)?;
     }
     let mut no_source_reached = false;
+    if ground.create_tables {
+        no_source_reached = book.create_tables(&mut session, &mut ready, &mut to_export, listen)?;
+        if ground.stop.asked() {
+            return Ok(book.close(false));
+        }
+    }
     let mut orders = Vec::new();
     if !to_export.is_empty() {
         let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
@@ -211,6 +222,7 @@ struct Book<'a> {
     ground: Ground<'a>,
     ledger: &'a mut Ledger,
     fates: Vec<Option<Fate>>,
+    created: Vec<tables::Created>,
     closed: usize,
     dirty: BTreeSet<usize>,
     written: Instant,
@@ -219,7 +231,38 @@ struct Book<'a> {
 impl<'a> Book<'a> {
     fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
         let fates = vec![None; ground.plan.units.len()];
-        Self { ground, ledger, fates, closed: 0, dirty: BTreeSet::new(), written: Instant::now() }
+        let (created, dirty) = (Vec::new(), BTreeSet::new());
+        Self { ground, ledger, fates, created, closed: 0, dirty, written: Instant::now() }
+    }
+
+    /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
+    /// out; says whether no source could be reached that knows how they are made.
+    fn create_tables(
+        &mut self,
+        session: &mut Session,
+        ready: &mut Vec<Shipment>,
+        to_export: &mut Vec<usize>,
+        listen: &mut dyn FnMut(&Event),
+    ) -> Result<bool, Failure> {
+        let Ground { inventory, plan, pool, stop, .. } = self.ground;
+        let waiting: BTreeSet<usize> = ready.iter().map(|shipment| shipment.index).collect();
+        let left: BTreeSet<usize> = waiting.iter().chain(&*to_export).copied().collect();
+        let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
+        let tables = tables::create_missing(session, inventory, &needed, pool, stop)?;
+        let failure = |index: usize| tables.failed.get(&plan.units[index].target);
+        for &unit in &left {
+            if let Some(failure) = failure(unit) {
+                // What is published already waits with its file for the table.
+                let is_ready = waiting.contains(&unit);
+                let stage = if is_ready { Stage::Load } else { failure.stage };
+                let failure = UnitFailure { stage, file_is_good: is_ready, ..failure.clone() };
+                self.note(Event { unit, what: What::Failed(failure) }, listen)?;
+            }
+        }
+        ready.retain(|shipment| failure(shipment.index).is_none());
+        to_export.retain(|&index| failure(index).is_none());
+        self.created = tables.created;
+        Ok(tables.no_source_reached)
     }
 
     /// Sorts what is left into files that an earlier run published and units that have to be exported.
@@ -316,7 +359,8 @@ impl<'a> Book<'a> {
     }
 
     fn close(self, no_source_reached: bool) -> Outcome {
-        Outcome { fates: self.fates, no_source_reached, closed: self.closed }
+        let Self { fates, created, closed, .. } = self;
+        Outcome { fates, no_source_reached, created, closed }
     }
 }
 

@@ -2,6 +2,7 @@
 //! ready or failed with its reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -9,14 +10,14 @@ use rayon::prelude::*;
 
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
-use crate::plan::{Catalog, IdColumn, Plan, WantedIds};
+use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::Remote;
 use crate::remote::ssh::{HostText, Pool};
 use crate::source::nulls::{self, Nulls};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
-use crate::step::{Stage, UnitFailure, check};
+use crate::step::{Stage, UnitFailure, argv, check};
 use crate::stop::Stop;
 use crate::target::TargetTable;
 use crate::unit::{Unit, UnitKey};
@@ -46,7 +47,7 @@ pub type Unasked = (String, SourceError);
 pub type Span = (IdColumn, Option<(i64, i64)>);
 
 /// Asks every source in parallel. A source that cannot be reached does not hold the others up.
-fn ask_each<T: Send>(
+pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
     ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
@@ -168,6 +169,14 @@ pub fn describe(
                 Err(SourceError::Failed { .. }) => ask(false)?,
                 asked => asked?,
             }
+            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
+                let read = postgres::read_ancestor(row);
+                if let Some((known, ancestor)) =
+                    read.and_then(|(table, ancestor)| Some((catalog.tables.get_mut(&table)?, ancestor)))
+                {
+                    known.ancestors.push(ancestor);
+                }
+            })?;
         }
         let wanted = super::nulls::wanted(source, units, &catalog.tables, counted);
         match nulls::count(&mut questions, wanted.iter().map(|(table, column)| (*table, *column))) {
@@ -183,7 +192,7 @@ pub fn describe(
     })
 }
 
-fn bounds(stop: &Stop) -> Bounds<'_> {
+pub(super) fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
@@ -196,13 +205,24 @@ pub(super) fn orders<'a>(
     targets: &HashMap<TableName, TargetTable>,
     today: Date,
 ) -> Vec<(usize, Result<Order<'a>, UnitFailure>)> {
+    let mut files = HashSet::new();
     wanted
         .iter()
         .map(|&index| {
             let unit = &plan.units[index];
-            (index, order(index, unit, inventory, sources, targets, today))
+            let order = order(index, unit, inventory, sources, targets, today);
+            (index, order.and_then(|order| own_file(order, &mut files)))
         })
         .collect()
+}
+
+/// Gives a unit its file, unless another has it: the pattern of a script of the user's own may not tell them apart.
+fn own_file<'a>(order: Order<'a>, files: &mut HashSet<PathBuf>) -> Result<Order<'a>, UnitFailure> {
+    if files.insert(order.file.clone()) {
+        return Ok(order);
+    }
+    let error = format!("{} is the file of another unit as well", order.file.display());
+    Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"))
 }
 
 fn order<'a>(
@@ -218,14 +238,20 @@ fn order<'a>(
         Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
         None => None,
     };
-    let columns = check::columns(unit, source, targets.get(&unit.target))
+    let moves = |table: &TableName| plan::mover(inventory, &unit.key.source, table);
+    let columns = check::with_parent(unit, source, moves)
+        .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
     let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {
         UnitFailure::new(Stage::Check, &error, "correct `window` for this table in the inventory")
     })?;
+    let file = match inventory.source(&unit.key.source) {
+        Some(source) => argv::file(source, unit, today)?,
+        None => unit.relative_path(today),
+    };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
-    Ok(Order { index, unit, file: unit.relative_path(today), columns, sql, small })
+    Ok(Order { index, unit, file, columns, sql, small })
 }
 
 /// Keys of units, by source: how the load log is asked.

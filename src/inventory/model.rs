@@ -10,6 +10,8 @@ use std::time::Duration;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 
+use super::catalog::JobCatalog;
+use crate::file_pattern::FilePattern;
 use crate::measure::{Measure, Scale};
 use crate::names::TableName;
 use crate::sql::Condition;
@@ -28,6 +30,8 @@ pub struct Inventory {
     pub target: Target,
     /// The databases that are exported, by name, in the order written.
     pub sources: Vec<Source>,
+    /// Databases that hold more jobs. [`super::load`] leaves those out; [`super::Draft::complete`] adds them.
+    pub catalogs: Vec<JobCatalog>,
     /// What is moved, in the order written.
     pub jobs: Vec<Job>,
     /// For how long what is done is kept.
@@ -124,8 +128,15 @@ pub struct Source {
     pub connection: Connection,
     /// Parallel exports, each one database session. At least 1.
     pub sessions: usize,
-    /// A script of the user's own instead of the bundled one.
+    /// A script of the user's own that exports instead of the bundled one.
     pub script: Option<CustomScript>,
+}
+
+impl Source {
+    /// The script that is called by arguments, where this source has one.
+    pub fn argv(&self) -> Option<&CustomScript> {
+        self.script.as_ref().filter(|script| script.call == Call::Argv)
+    }
 }
 
 /// Which kind of database a source is.
@@ -154,17 +165,18 @@ pub struct Connection {
     pub psql: Option<PathBuf>,
 }
 
-/// A script that people already have (called per unit, by arguments).
+/// A script of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomScript {
     /// Absolute path on the source host.
     pub path: PathBuf,
     /// How it is called.
     pub call: Call,
-    /// Exit codes that mean success; `[0]` by default.
+    /// Exit codes that mean success; `[0]` by default. Only [`Call::Argv`].
     pub ok: Vec<u8>,
-    /// Where it writes, below the mount's subdirectory: `{yyyymm}/{dd}/{table}/{unit}.csv.gz`.
-    pub file: String,
+    /// Where it writes, below the mount's subdirectory: `{yyyymm}/{dd}/{table}/{unit}.csv.gz` by default. Only
+    /// [`Call::Argv`].
+    pub file: FilePattern,
 }
 
 /// How a script is called.

@@ -24,14 +24,12 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
                 continue;
             };
             first.insert((&job.source, what, filter), earlier);
-            let line = reader.place(earlier).line;
+            let earlier = reader.whereabouts(earlier);
             let source = reader.secrets.echo(&job.source);
             reader.add(Fault::new(
                 reader.place(path),
                 path.clone(),
-                format!(
-                    "the same {target} of source {source} goes to the same place by {earlier} in line {line}"
-                ),
+                format!("the same {target} of source {source} goes to the same place by {earlier}"),
                 "remove one of the two, or give both a `where` so that no row is in both",
             ));
         }

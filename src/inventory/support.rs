@@ -78,14 +78,6 @@ fn target_and_sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
                 "engines of this version: greenplum, postgres; leave this source and its jobs out",
             )),
         }
-        if source.script.is_some() {
-            found.push(Unsupported::at(
-                &[&path],
-                "script",
-                "a script of your own",
-                "remove it: the bundled script is used",
-            ));
-        }
     }
 }
 

@@ -26,11 +26,11 @@ pub(super) struct Part<'a> {
     pub(super) interval: Interval<i64>,
 }
 
-/// Joins an interval to what is covered. What was kept without a measure takes the first that is known.
+/// Joins an interval to what is covered. What was kept without a measure takes the first of time that is known.
 pub(super) fn cover(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<()> {
     let measure = part.measure.map(Measure::to_string).unwrap_or_default();
     let key = params![part.target_url, part.source, part.series, measure];
-    if matches!(part.measure, Some(Measure::By(..))) {
+    if part.measure.is_some_and(Measure::is_time) {
         transaction
             .prepare_cached(
                 "UPDATE OR REPLACE covered SET measure = ?4

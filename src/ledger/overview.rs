@@ -54,7 +54,8 @@ pub struct TableStatus {
     pub nulls_included: bool,
     /// When rows of it were loaded last.
     pub loaded_at: Option<String>,
-    /// Does the inventory move it? `None` where there was no inventory to read.
+    /// Does the inventory move it? `None` where there was no inventory to read, or where one of its
+    /// `catalog:` may do so: those are not asked.
     pub in_inventory: Option<bool>,
 }
 
@@ -78,7 +79,8 @@ pub fn overview(inventory: Option<&Inventory>, known: &Known, now: Timestamp) ->
     let others = known.tallies.keys().chain(known.open.keys()).filter(|key| !shown.contains(*key));
     for key in others.collect::<HashSet<_>>() {
         let mut one = numbers(known, key);
-        one.in_inventory = inventory.map(|_| false);
+        // Jobs of catalogs are not asked for.
+        one.in_inventory = inventory.filter(|inventory| inventory.catalogs.is_empty()).map(|_| false);
         without_inventory(&mut one, known, key);
         tables.push(one);
     }

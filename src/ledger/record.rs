@@ -8,7 +8,10 @@ use rusqlite::{Transaction, params};
 use super::coverage::{Part, Stretch, at, cover, cover_all};
 use super::{Ledger, LedgerError, Record, Run, State};
 use crate::measure::Measure;
-use crate::unit::{Unit, UnitKey, read_id, table_of};
+use crate::unit::{Extent, Named, Unit, UnitKey, read_id, table_of};
+
+/// Units of a load log that are taken over together.
+const AT_ONCE: usize = 2000;
 
 /// A unit as the load log of a target has it.
 #[derive(Debug, Clone)]
@@ -76,44 +79,55 @@ impl Ledger {
     }
 
     /// Takes over what the load log of a target holds, whole: for a ledger that never saw it. What the ledger knows
-    /// of units already stays.
+    /// of units already stays. How many units that were.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`]; nothing is taken over then.
+    /// [`LedgerError::Sqlite`], or whatever `read` fails with; the target does not count as seen then.
     pub fn catch_up<E: From<LedgerError>>(
         &mut self,
         target_url: &str,
         now: Timestamp,
         read: impl FnOnce(&mut dyn FnMut(Logged)) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let path = self.path.clone();
-        let sqlite = |error| LedgerError::of(&path, error);
-        let transaction = self.connection.transaction().map_err(sqlite)?;
-        let (mut taken, mut failed) = (0, None);
-        let mut covered = HashMap::new();
+        let (mut taken, mut some, mut failed) = (0, Vec::new(), None);
         read(&mut |logged| {
-            let Some(named) = read_id(&logged.key.id) else { return };
-            taken += 1;
-            if let Err(error) = write_logged(&transaction, target_url, &logged) {
-                failed.get_or_insert(error);
+            if failed.is_some() {
+                return;
             }
-            let measure = logged
-                .measure
-                .or_else(|| (named.extent == crate::unit::Extent::Whole).then_some(Measure::All));
-            let (source, series, tag) = (logged.key.source, named.series, named.tag);
-            let key = Stretch { source, series, measure, tag };
-            covered.entry(key).or_insert_with(Vec::new).push(named.extent.numbers());
+            taken += 1;
+            some.push(logged);
+            // In pieces: neither memory nor the wait of other runs of this ledger grows with the load log.
+            if some.len() >= AT_ONCE {
+                failed = self.take_over(target_url, &std::mem::take(&mut some)).err();
+            }
         })?;
-        failed.map_or(Ok(()), Err).map_err(sqlite)?;
-        cover_all(&transaction, target_url, covered).map_err(sqlite)?;
-        transaction
+        failed.map_or_else(|| self.take_over(target_url, &some), Err)?;
+        self.connection
             .execute(
                 "INSERT OR REPLACE INTO target (url, caught_up_at) VALUES (?, ?)",
                 [target_url, &at(now)],
             )
-            .map_err(sqlite)?;
-        transaction.commit().map_err(sqlite)?;
+            .map_err(|error| self.error(error))?;
         Ok(taken)
+    }
+
+    fn take_over(&mut self, target_url: &str, some: &[Logged]) -> Result<(), LedgerError> {
+        let mut write = || {
+            let transaction = self.connection.transaction()?;
+            let mut covered: HashMap<Stretch, Vec<_>> = HashMap::new();
+            for logged in some {
+                let Some(named) = read_id(&logged.key.id) else { continue };
+                write_logged(&transaction, target_url, logged, &named)?;
+                let whole = (named.extent == Extent::Whole).then_some(Measure::All);
+                let (source, measure) = (logged.key.source.clone(), logged.measure.clone().or(whole));
+                let stretch = Stretch { source, series: named.series, measure, tag: named.tag };
+                covered.entry(stretch).or_default().push(named.extent.numbers());
+            }
+            cover_all(&transaction, target_url, covered)?;
+            transaction.commit()
+        };
+        let written = write();
+        written.map_err(|error| self.error(error))
     }
 }
 
@@ -179,8 +193,12 @@ fn write_unit(
     Ok(())
 }
 
-fn write_logged(transaction: &Transaction<'_>, target_url: &str, logged: &Logged) -> rusqlite::Result<()> {
-    let Some(named) = read_id(&logged.key.id) else { return Ok(()) };
+fn write_logged(
+    transaction: &Transaction<'_>,
+    target_url: &str,
+    logged: &Logged,
+    named: &Named,
+) -> rusqlite::Result<()> {
     let interval = named.extent.numbers();
     let table = table_of(&named.series).map_or_else(|| logged.target.clone(), |table| table.to_string());
     let mut statement = transaction.prepare_cached(

@@ -15,11 +15,13 @@ use crate::names::TableName;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
 mod facts;
+mod needed;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
+pub use needed::{Needed, tables};
 use tables::{Ground, Tables};
 
 /// What an operator narrowed a command to. Empty lists mean everything.
@@ -59,9 +61,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Is something left alone because it failed too often? Then not all is well, though nothing failed now.
-    pub fn has_given_up(&self) -> bool {
-        self.skipped.iter().any(|skipped| skipped.why == Why::GivenUp)
+    /// Is something left alone that should have been moved? Then not all is well, though nothing failed now.
+    pub fn leaves_something(&self) -> bool {
+        let undone = [Why::GivenUp, Why::MovedWhole, Why::NotListed];
+        self.skipped.iter().any(|skipped| undone.contains(&skipped.why))
     }
 }
 
@@ -271,6 +274,8 @@ pub(crate) fn owners<'a>(
     catalog: &Catalog,
 ) -> HashMap<(&'a str, String), (usize, usize)> {
     let mut owners = HashMap::new();
+    // Whatever its condition: a pattern beside it would move the same rows to the same place.
+    let mut names = HashSet::new();
     for named in [true, false] {
         for (job_no, job) in inventory.jobs.iter().enumerate() {
             let Some(source) = inventory.source(&job.source) else { continue };
@@ -280,6 +285,11 @@ pub(crate) fn owners<'a>(
                     continue;
                 }
                 for table in resolve(entry, catalog) {
+                    if named && entry.target.as_ref().is_none_or(|target| *target == table) {
+                        names.insert((source.name.as_str(), table.clone()));
+                    } else if !named && names.contains(&(source.name.as_str(), table.clone())) {
+                        continue;
+                    }
                     let series = series_of(&source.database, &table, variant(entry, &table).as_deref());
                     owners.entry((source.name.as_str(), series)).or_insert((job_no, entry_no));
                 }
@@ -287,6 +297,13 @@ pub(crate) fn owners<'a>(
         }
     }
     owners
+}
+
+/// Where the inventory moves a table of a source to, if it does.
+pub(crate) fn mover(inventory: &Inventory, source: &str, table: &TableName) -> Option<TableName> {
+    let entries = inventory.jobs.iter().filter(|job| job.source == source).flat_map(|job| &job.tables);
+    let mut entries = entries.filter(|entry| resolve(entry, std::slice::from_ref(table)).contains(table));
+    entries.next().map(|entry| entry.target.clone().unwrap_or_else(|| table.clone()))
 }
 
 /// Keeps the first `--max-units`, and says of which tables the rest is.

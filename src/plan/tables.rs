@@ -296,7 +296,7 @@ fn disjoint<'a>(open: impl Iterator<Item = &'a Open>) -> Vec<&'a Open> {
 impl Open {
     /// Was it begun by this measure? What an older ledger kept without one counts as such.
     fn is_by(&self, measure: &Measure) -> bool {
-        self.measure.as_ref().map_or(matches!(measure, Measure::By(..)), |own| own == measure)
+        self.measure.as_ref().map_or(measure.is_time(), |own| own == measure)
     }
 }
 
@@ -312,7 +312,8 @@ impl Piece<'_> {
     /// What is loaded by a measure; what an older ledger kept without one counts for it.
     fn loaded(&self, measure: &Measure) -> Vec<Interval<i64>> {
         let by = self.known.loaded_by(measure).map_or(&[][..], |loaded| &loaded.intervals);
-        merged(by.iter().chain(&self.known.unmeasured).copied().collect())
+        let unmeasured = if measure.is_time() { &self.known.unmeasured[..] } else { &[] };
+        merged(by.iter().chain(unmeasured).copied().collect())
     }
 
     /// What the units of a measure share.

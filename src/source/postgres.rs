@@ -20,6 +20,8 @@ pub struct SourceTable {
     pub columns: Vec<SourceColumn>,
     /// An upper bound for its size in bytes, where the catalog knows one cheaply.
     pub bytes: Option<u64>,
+    /// The tables that it is a partition or a child of, at any height: their rows are its rows as well.
+    pub ancestors: Vec<TableName>,
 }
 
 /// A column.
@@ -110,11 +112,7 @@ pub fn read_table_name(row: &str) -> Option<TableName> {
 /// Asks for the columns of tables, and, `with_sizes`, for their size. On PostgreSQL the size waits for a table
 /// that somebody holds in ACCESS EXCLUSIVE mode; everything else waits for nobody.
 pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bool) -> String {
-    let wanted = tables
-        .iter()
-        .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let wanted = values(tables);
     let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
     // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do.
     let bytes = if !with_sizes {
@@ -145,6 +143,36 @@ pub fn read_column(row: &str) -> Option<(TableName, SourceColumn, Option<u64>)> 
         not_null: next()? == "t",
     };
     Some((table, column, next().and_then(|bytes| bytes.parse().ok())))
+}
+
+/// Asks for the ancestors of those tables that are partitions or children of others. Partitions of partitions of
+/// partitions are as deep as it looks.
+pub fn list_ancestors(tables: &[&TableName]) -> String {
+    format!(
+        "SELECT w.s, w.t, pn.nspname, p.relname FROM (VALUES {}) w (s, t) \
+         JOIN pg_namespace n ON n.nspname = w.s JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t \
+         JOIN pg_inherits i1 ON i1.inhrelid = c.oid LEFT JOIN pg_inherits i2 ON i2.inhrelid = i1.inhparent \
+         LEFT JOIN pg_inherits i3 ON i3.inhrelid = i2.inhparent \
+         JOIN pg_class p ON p.oid IN (i1.inhparent, i2.inhparent, i3.inhparent) \
+         JOIN pg_namespace pn ON pn.oid = p.relnamespace",
+        values(tables)
+    )
+}
+
+/// Reads one row of [`list_ancestors`]: the table, and one of its ancestors.
+pub fn read_ancestor(row: &str) -> Option<(TableName, TableName)> {
+    let mut fields = fields(row).into_iter().flatten();
+    let mut name = || TableName::new(fields.next()?, fields.next()?).ok();
+    Some((name()?, name()?))
+}
+
+/// `('schema', 'table'), …`.
+fn values(tables: &[&TableName]) -> String {
+    tables
+        .iter()
+        .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The query that exports a unit: named columns, the window half-open, without what other measures have loaded, the

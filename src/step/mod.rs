@@ -3,6 +3,8 @@
 //! A unit that fails is data, not an error that ends the run: [`UnitFailure`] goes to the ledger and the report,
 //! and the others go on.
 
+pub mod argv;
+mod bounds;
 pub mod check;
 pub mod export;
 pub mod load;

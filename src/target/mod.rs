@@ -11,6 +11,7 @@ mod catalog;
 mod collisions;
 mod connect;
 mod copy;
+pub mod create;
 mod error;
 mod load_log;
 mod passfile;

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod argv;
+mod catalog;
 mod commit;
+mod create;
 mod ends;
 mod keeping;
 mod memory;
@@ -12,3 +15,4 @@ mod refuses;
 mod ssh;
 mod support;
 mod target;
+mod windows;

@@ -135,9 +135,6 @@ fn what_this_version_does_not_do_yet() {
     for engine in ["mysql", "tdengine"] {
         one("engine: postgres", &format!("engine: §{engine}"), "sources.fab1.engine", NOT_YET);
     }
-    let script =
-        "database: d, script: §{ path: /home/x.sh, call: argv, ok: [99], file: \"{dd}/{unit}.csv.gz\" }";
-    one("database: d", script, "sources.fab1.script", NOT_YET);
     for mode in ["update", "merge", "replace"] {
         let by = format!("window: none, load: {{ mode: §{mode} }}");
         table(&by, "load.mode", NOT_YET);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::gather::Ground;
 use super::visit::{Place, SourceVisit, Wanted, WantedWindow};
-use crate::inventory::{Call, Compressor, Cut, Engine, Job, NullWindow, Source, TableSelector, WindowRule};
+use crate::inventory::{Compressor, Cut, Engine, Job, NullWindow, Source, TableSelector, WindowRule};
 use crate::measure::Scale;
 use crate::names::TableName;
 use crate::plan;
@@ -44,7 +44,6 @@ pub(super) fn places(ground: Ground<'_>, sources: &[&Source]) -> Vec<Place> {
         let place = &mut places[at];
         place.sources.push(source.name.clone());
         place.sessions += source.sessions;
-        place.bundled |= source.script.as_ref().is_none_or(|script| script.call == Call::Protocol);
         place.needs_psql |= matches!(source.engine, Engine::Greenplum | Engine::Postgres);
         place.psql = place
             .psql
@@ -71,7 +70,6 @@ pub(super) fn nowhere() -> Place {
         sources: Vec::new(),
         mount: String::new(),
         sessions: 0,
-        bundled: false,
         psql: None,
         needs_psql: false,
         compressors: Vec::new(),
