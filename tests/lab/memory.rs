@@ -235,6 +235,8 @@ fn many_runs_and_prunes_at_once_lose_nothing_and_double_nothing() {
         ));
     }
     fs::write(case.path("inventory.yml"), format!("{text}{jobs}")).unwrap();
+    // Status wants a ledger that is there.
+    case.gpferry(&["run", "--job", "j"]).expect(0);
     let start =
         |args: &[&str]| case.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut children = Vec::new();
