@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use globset::Glob;
 use jiff::civil::DateTime;
 
@@ -18,6 +18,23 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line; ends the process where it is wrong, or asks for help.
+    pub fn read() -> Self {
+        let mut cli = Self::parse();
+        cli.common.format = match cli.common.shape {
+            Shape::Text => Format::Text,
+            Shape::Json => Format::Json,
+            Shape::Csv if matches!(cli.command, Command::History(_)) => Format::Text,
+            Shape::Csv => {
+                let kind = clap::error::ErrorKind::ArgumentConflict;
+                Self::command().error(kind, "`--format csv` is for `gpferry history` alone").exit()
+            }
+        };
+        cli
+    }
 }
 
 /// What every command takes.
@@ -40,7 +57,10 @@ pub struct Common {
     #[arg(long, global = true, env = "GPFERRY_SSH_CONFIG", value_name = "PATH")]
     pub ssh_config: Option<PathBuf>,
     /// How results are written to stdout
-    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    #[arg(long = "format", global = true, default_value = "text", value_name = "FORMAT")]
+    pub shape: Shape,
+    /// The same, for every command that writes no CSV.
+    #[arg(skip)]
     pub format: Format,
     /// Say more on stderr; twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -56,10 +76,22 @@ pub struct Common {
     pub log_format: Format,
 }
 
-/// How something is written.
+/// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// For people.
+    Text,
+    /// For programs: one document with a `version`.
+    Json,
+    /// For spreadsheets: a header and a line each; `history` alone.
+    Csv,
+}
+
+/// How something is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
+    #[default]
     Text,
     /// For programs: one document with a `version`.
     Json,
@@ -80,6 +112,12 @@ pub enum Command {
     Load(Moves),
     /// Per job and table: how far, how much, what failed and what to do
     Status(Narrow),
+    /// Units, attempts or runs of the past, newest first
+    History(History),
+    /// Remove what is older than the inventory's `keep` says
+    Prune(Prune),
+    /// Move a damaged ledger aside, and make a new one from the load log
+    RebuildLedger,
     /// Write an inventory that holds what the databases under `catalog:` hold, to leave those behind
     Import(Import),
     /// Show a host's keys, and record them once you have compared them
@@ -179,6 +217,60 @@ pub struct Narrow {
     /// Only jobs of this source; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub source: Vec<String>,
+}
+
+/// What of the past.
+#[derive(Debug, Args)]
+pub struct History {
+    #[command(flatten)]
+    /// Which jobs and tables.
+    pub narrow: Narrow,
+    /// Only those that stand there; may be given more than once
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<StateWord>,
+    /// Not before this time, or so long ago: `2021-08-10 04:00`, `24h`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before this time, or so long ago
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only what this run did
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// Every attempt, not the units
+    #[arg(long, conflicts_with = "runs")]
+    pub attempts: bool,
+    /// The runs, not the units
+    #[arg(long, conflicts_with_all = ["state", "job", "table", "source"])]
+    pub runs: bool,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub limit: usize,
+}
+
+/// Where a unit or an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateWord {
+    /// Its export was begun.
+    Exporting,
+    /// Its file is published.
+    Exported,
+    /// Its load was begun.
+    Loading,
+    /// Its rows are in the target.
+    Loaded,
+    /// It failed.
+    Failed,
+    /// Its rows are moved by units of other bounds.
+    Replaced,
+}
+
+/// What is removed.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Only show what would be removed; `-v` names every file
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What is written down.

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use gpferry::cli::{Cli, Common, Format};
 use gpferry::commands::dispatch;
 use gpferry::exit::Exit;
@@ -17,7 +16,7 @@ const WIDTH: u16 = 80;
 fn main() -> ExitCode {
     // Nothing that gpferry makes is readable by others, whatever the caller's umask.
     rustix::process::umask(rustix::fs::Mode::RWXO);
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let screen = Screen::default();
     log_to(&screen, &cli.common);
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(&cli, &screen))) {

@@ -20,8 +20,11 @@ use crate::target::Address;
 
 mod explain;
 mod facts;
+mod history;
 mod jobs;
 mod preflight;
+mod prune;
+mod rebuild;
 mod run;
 mod status;
 mod tables;
@@ -43,6 +46,9 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
         Command::Status(narrow) => status::status(common, narrow),
+        Command::History(wanted) => history::history(common, wanted),
+        Command::Prune(prune) => prune::prune(common, prune),
+        Command::RebuildLedger => rebuild::rebuild(common),
         Command::Import(import) => jobs::import(common, import, screen),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),

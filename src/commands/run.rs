@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use jiff::Timestamp;
 
+use super::prune::after_run;
 use super::{facts, ledger_path, look, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Moves};
 use crate::engine::{Ground, Halves, Outcome, execute};
@@ -122,6 +123,7 @@ pub(super) fn run(
         Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
         Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, begin.elapsed(), exit.code()))?,
     }
+    after_run(&inventory, &wanted, &target, &mut ledger, &stop);
     Ok(exit)
 }
 

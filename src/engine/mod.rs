@@ -27,6 +27,7 @@ use crate::unit::{Rows, Unit, read_id};
 mod event;
 mod exporter;
 mod loader;
+mod nulls;
 pub mod prepare;
 mod remains;
 pub mod tables;
@@ -152,7 +153,9 @@ pub fn execute(
         let targets = session.tables(&tables)?;
         drop(session);
         let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-        let sources = prepare::describe(ground.inventory, &units, ground.pool, ground.stop);
+        let counted = nulls::counted(book.ledger, ground.run.started_at)?;
+        let sources = prepare::describe(ground.inventory, &units, &counted, ground.pool, ground.stop);
+        nulls::note(book.ledger, &sources, ground.run.started_at)?;
         if ground.stop.asked() {
             return Ok(book.close(false));
         }
@@ -212,10 +215,7 @@ fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Fa
 ///
 /// # Errors
 /// [`TargetError`], of the last try.
-pub fn patiently<T>(
-    stop: &Stop,
-    mut ask: impl FnMut() -> Result<T, TargetError>,
-) -> Result<T, TargetError> {
+pub fn patiently<T>(stop: &Stop, mut ask: impl FnMut() -> Result<T, TargetError>) -> Result<T, TargetError> {
     let mut attempt = 1;
     loop {
         match ask() {

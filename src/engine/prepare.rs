@@ -14,6 +14,7 @@ use crate::names::TableName;
 use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::ssh::{HostText, Pool};
 use crate::remote::{Remote, RemoteError};
+use crate::source::nulls::{self, Nulls};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
@@ -33,6 +34,8 @@ const CATALOG_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub struct SourceCatalog {
     tables: HashMap<TableName, SourceTable>,
+    /// Rows without a value in a window column, where they were counted.
+    pub(super) nulls: Vec<(TableName, String, Nulls)>,
 }
 
 /// A source that was asked: its catalog, or why it has none.
@@ -151,8 +154,14 @@ pub fn ids(
     (seen, failed)
 }
 
-/// Describes the tables of a plan, source by source.
-pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop) -> Asked<SourceCatalog> {
+/// Describes the tables of a plan, source by source, and counts rows in no window but for the columns in `counted`.
+pub fn describe(
+    inventory: &Inventory,
+    units: &[&Unit],
+    counted: &HashSet<IdColumn>,
+    pool: &Pool,
+    stop: &Stop,
+) -> Asked<SourceCatalog> {
     let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
     for unit in units {
         wanted.entry(&unit.key.source).or_default().insert(&unit.table);
@@ -192,6 +201,15 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                     known.ancestors.push(ancestor);
                 }
             })?;
+        }
+        let wanted = super::nulls::wanted(source, units, &catalog.tables, counted);
+        match nulls::count(&mut questions, wanted.iter().map(|(table, column)| (*table, *column))) {
+            Ok(nulls) => catalog.nulls = nulls,
+            // What was asked for is known: this was only a look.
+            Err(error) => {
+                log::warn!("rows without a time are not counted: {error}");
+                return Ok(catalog);
+            }
         }
         questions.end()?;
         Ok(catalog)

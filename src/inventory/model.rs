@@ -34,6 +34,26 @@ pub struct Inventory {
     pub catalogs: Vec<JobCatalog>,
     /// What is moved, in the order written.
     pub jobs: Vec<Job>,
+    /// For how long what is done is kept.
+    pub keep: Keep,
+}
+
+/// For how long things are kept once they are of no more use; `None`: for ever. A day has 24 hours here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Published files of units whose rows are in the target, from when they were loaded.
+    pub files: Option<Duration>,
+    /// Files below `rejects/`, from when they were written.
+    pub rejects: Option<Duration>,
+    /// Attempts, runs, manifests, and the single windows of what is loaded: what is loaded is never forgotten.
+    pub history: Option<Duration>,
+}
+
+impl Keep {
+    /// The shortest of them; `None` where everything is kept.
+    pub fn shortest(&self) -> Option<Duration> {
+        [self.files, self.rejects, self.history].into_iter().flatten().min()
+    }
 }
 
 impl Inventory {

@@ -168,6 +168,15 @@ fn values_are_read_in_every_form() {
 }
 
 #[test]
+fn what_is_kept_is_for_ever_unless_it_says_how_long() {
+    assert_eq!(read(SMALL).unwrap().keep, Keep::default());
+    let keep = read(&format!("{SMALL}keep: {{ files: 7d, history: 400d }}\n")).unwrap().keep;
+    let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+    assert_eq!(keep, Keep { files: days(7), rejects: None, history: days(400) });
+    assert_eq!(keep.shortest(), days(7));
+}
+
+#[test]
 fn the_samples_are_good() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory");
     for (name, tables) in [("first.yml", 2), ("full.yml", 11)] {

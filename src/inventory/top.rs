@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 
-use super::model::{Inventory, Loader, Mount, Owner, Target};
+use super::model::{Inventory, Keep, Loader, Mount, Owner, Target};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
-use super::scalars::{absolute, is_clean_name, text, whole, word};
+use super::scalars::{absolute, is_clean_name, length, text, whole, word};
 use super::secrets::{self, TARGET_REMEDY};
 use super::yaml::{Node, Value};
 use super::{catalog, jobs, sources, suggest};
@@ -15,7 +15,7 @@ use super::{catalog, jobs, sources, suggest};
 /// Reads a whole document. Where a fault was put down the inventory may hold anything in that place; the
 /// paths of what it holds come with it.
 pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inventory, Written)> {
-    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "catalog", "jobs"];
+    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "catalog", "jobs", "keep"];
     let fields =
         reader.fields(&At::root(root), known, "inventory/first.yml, which comes with gpferry, shows it")?;
     read_version(reader, &fields);
@@ -40,6 +40,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
             Some(Rules::read(reader, &fields))
         })
         .unwrap_or_default();
+    let keep = fields.get("keep").map(|at| read_keep(reader, &at)).unwrap_or_default();
     let catalogs = fields.get("catalog").map(|at| catalog::read(reader, &at, &sources)).unwrap_or_default();
     let jobs = match fields.get("catalog") {
         Some(_) => fields.get("jobs"),
@@ -51,7 +52,26 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
             jobs::read(reader, &at, &defaults, sources.as_ref(), &timezone, !catalogs.is_empty())
         })
         .unwrap_or_default();
-    Some((Inventory { path: path.to_owned(), timezone, mount, target, sources, catalogs, jobs }, written))
+    Some((
+        Inventory { path: path.to_owned(), timezone, mount, target, sources, catalogs, jobs, keep },
+        written,
+    ))
+}
+
+fn read_keep(reader: &mut Reader, at: &At<'_>) -> Keep {
+    const EXAMPLE: &str = "keep: { files: 7d, rejects: 90d, history: 400d }";
+    let Some(fields) = reader.fields(at, &["files", "rejects", "history"], EXAMPLE) else {
+        return Keep::default();
+    };
+    let mut age = |key: &str, example: &str| {
+        let at = fields.get(key)?;
+        length(reader, &at, example).map(|length| length.as_duration())
+    };
+    Keep {
+        files: age("files", "files: 7d"),
+        rejects: age("rejects", "rejects: 90d"),
+        history: age("history", "history: 400d"),
+    }
 }
 
 /// The paths of jobs and of their tables, in the order of [`Inventory::jobs`].

@@ -3,6 +3,7 @@
 //! The lock is the kernel's (`flock`) on a file beside the ledger, so it goes when its holder dies, however it
 //! dies, and nobody has to clean up. The file's content only names the holder, for the message.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -67,11 +68,34 @@ pub(super) fn hold(path: &Path) -> io::Result<Held> {
     }
 }
 
-/// `<ledger>.locks/<job>`; a job's name is safe in a path, the inventory's reader has seen to it.
-fn lock_path(ledger: &Path, job: &str) -> PathBuf {
+impl JobLock {
+    /// Takes the locks of these jobs, and of all others that ever were locked beside this ledger.
+    ///
+    /// # Errors
+    /// As [`JobLock::take`], for the first that another process holds.
+    pub fn take_all(
+        ledger: &Path,
+        jobs: impl Iterator<Item = String>,
+        now: Timestamp,
+    ) -> Result<Vec<Self>, LedgerError> {
+        let mut names: BTreeSet<String> = jobs.collect();
+        let entries = fs::read_dir(directory(ledger)).into_iter().flatten().flatten();
+        let names_there = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        // No job's name begins with a dot; what does is the runs' own.
+        names.extend(names_there.filter(|name| !name.starts_with('.')));
+        names.iter().map(|job| Self::take(ledger, job, now)).collect()
+    }
+}
+
+fn directory(ledger: &Path) -> PathBuf {
     let mut directory = ledger.as_os_str().to_owned();
     directory.push(".locks");
-    PathBuf::from(directory).join(job)
+    PathBuf::from(directory)
+}
+
+/// `<ledger>.locks/<job>`; a job's name is safe in a path, the inventory's reader has seen to it.
+fn lock_path(ledger: &Path, job: &str) -> PathBuf {
+    directory(ledger).join(job)
 }
 
 #[cfg(test)]

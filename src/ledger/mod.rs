@@ -18,7 +18,12 @@ use crate::mount::Exported;
 use crate::unit::UnitKey;
 
 mod coverage;
+pub mod history;
 pub mod lock;
+#[cfg(test)]
+mod memory_tests;
+pub mod overview;
+pub mod prune;
 mod record;
 pub mod remains;
 mod schema;
@@ -38,6 +43,14 @@ pub struct Ledger {
 /// Why the ledger cannot be used.
 #[derive(Debug, Error)]
 pub enum LedgerError {
+    /// The file is damaged, or no ledger at all.
+    #[error("ledger {} cannot be read: {why}", .path.display())]
+    Corrupt {
+        /// Its file.
+        path: PathBuf,
+        /// SQLite's own words.
+        why: String,
+    },
     /// SQLite refused.
     #[error("ledger {}: {error}", .path.display())]
     Sqlite {
@@ -75,12 +88,28 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Sorts an error of SQLite.
+    fn of(path: &Path, error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => {
+                Self::Corrupt { path: path.to_owned(), why: error.to_string() }
+            }
+            Some(_) | None => Self::Sqlite { path: path.to_owned(), error },
+        }
+    }
+
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
             Self::Sqlite { path, .. } => format!(
                 "check that {} is on a local disk with room, and is a ledger; moved aside, it is begun anew \
                  (the load log in the target keeps anything from being loaded twice)",
+                path.display()
+            ),
+            Self::Corrupt { path, .. } => format!(
+                "`gpferry rebuild-ledger` moves {} aside and makes a new one from the load log in the target, so that \
+                 nothing is loaded twice; what is lost is the history",
                 path.display()
             ),
             Self::Io { .. } => "give another place with --ledger or GPFERRY_LEDGER".into(),
@@ -182,7 +211,7 @@ impl Ledger {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
         }
         OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
-        let sqlite = |error| LedgerError::Sqlite { path: path.to_owned(), error };
+        let sqlite = |error| LedgerError::of(path, error);
         let connection = Connection::open(path).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_secs(30)).map_err(sqlite)?;
         connection
@@ -192,7 +221,24 @@ impl Ledger {
             .map_err(sqlite)?;
         let mut ledger = Self { connection, path: path.to_owned() };
         ledger.migrate()?;
+        ledger.check()?;
         Ok(ledger)
+    }
+
+    /// Is the file whole? A large one is not read whole every time: damage there shows where it is met.
+    fn check(&self) -> Result<(), LedgerError> {
+        const SMALL: u64 = 16 << 20;
+        if fs::metadata(&self.path).is_ok_and(|file| file.len() > SMALL) {
+            return Ok(());
+        }
+        let said: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| self.error(error))?;
+        match said.as_str() {
+            "ok" => Ok(()),
+            _ => Err(LedgerError::Corrupt { path: self.path.clone(), why: said.replace('\n', " ") }),
+        }
     }
 
     /// One in memory, for what is known only for a moment.
@@ -201,8 +247,7 @@ impl Ledger {
     /// [`LedgerError::Sqlite`].
     pub fn scratch() -> Result<Self, LedgerError> {
         let path = PathBuf::from(":memory:");
-        let connection = Connection::open_in_memory()
-            .map_err(|error| LedgerError::Sqlite { path: path.clone(), error })?;
+        let connection = Connection::open_in_memory().map_err(|error| LedgerError::of(&path, error))?;
         let mut ledger = Self { connection, path };
         ledger.migrate()?;
         Ok(ledger)
@@ -211,7 +256,7 @@ impl Ledger {
     fn migrate(&mut self) -> Result<(), LedgerError> {
         let known = schema::STEPS.len();
         let path = self.path.clone();
-        let sqlite = |error| LedgerError::Sqlite { path: path.clone(), error };
+        let sqlite = |error| LedgerError::of(&path, error);
         let transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
@@ -230,13 +275,22 @@ impl Ledger {
         transaction.commit().map_err(sqlite)
     }
 
+    /// Closes the file, with everything in it: no `-wal` is left beside it.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where that does not succeed.
+    pub fn close(self) -> Result<(), LedgerError> {
+        let path = self.path;
+        self.connection.close().map_err(|(_, error)| LedgerError::of(&path, error))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn error(&self, error: rusqlite::Error) -> LedgerError {
-        LedgerError::Sqlite { path: self.path.clone(), error }
+        LedgerError::of(&self.path, error)
     }
 
     /// Writes down that a run began.

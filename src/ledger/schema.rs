@@ -14,7 +14,7 @@ pub(super) struct Step {
 
 /// What leads from version `n` to `n + 1`, at index `n`.
 pub(super) const STEPS: &[Step] =
-    &[step(FIRST), Step { sql: COVERAGE, then: coverage::of_units }, step(SWEPT)];
+    &[step(FIRST), Step { sql: COVERAGE, then: coverage::of_units }, step(SWEPT), step(TALLIES)];
 
 const fn step(sql: &'static str) -> Step {
     Step { sql, then: |_| Ok(()) }
@@ -133,4 +133,72 @@ CREATE TABLE null_rows (
 const SWEPT: &str = "
 ALTER TABLE run ADD COLUMN swept INTEGER NOT NULL DEFAULT 0;
 UPDATE run SET swept = 1 WHERE ended_at IS NOT NULL;
+";
+
+/// How much is loaded, per target and series: `status` reads a row a table, and units may be pruned without the sums
+/// becoming smaller. The triggers are the one place that adds to them, whoever writes a unit. A whole table that is moved
+/// again is in the target once.
+const TALLIES: &str = "
+CREATE TABLE tally (
+    target_url  TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    series      TEXT NOT NULL,
+    job         TEXT NOT NULL,
+    table_name  TEXT NOT NULL,
+    target      TEXT NOT NULL,
+    measure     TEXT,
+    units       INTEGER NOT NULL,
+    rows        INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    loaded_at   TEXT NOT NULL,
+    PRIMARY KEY (target_url, source, series)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO tally
+SELECT target_url, source, series, job, table_name, target, measure, count(*), coalesce(sum(rows_loaded), 0),
+       coalesce(sum(bytes), 0), max(coalesce(loaded_at, updated_at))
+FROM unit WHERE state = 'loaded' AND series IS NOT NULL GROUP BY target_url, source, series;
+
+CREATE TRIGGER unit_begins_loaded AFTER INSERT ON unit WHEN NEW.state = 'loaded' AND NEW.series IS NOT NULL BEGIN
+    INSERT INTO tally VALUES (NEW.target_url, NEW.source, NEW.series, NEW.job, NEW.table_name, NEW.target, NEW.measure,
+                              1, coalesce(NEW.rows_loaded, 0), coalesce(NEW.bytes, 0),
+                              coalesce(NEW.loaded_at, NEW.updated_at))
+    ON CONFLICT (target_url, source, series) DO UPDATE SET
+        job = excluded.job, table_name = excluded.table_name, target = excluded.target,
+        measure = CASE WHEN excluded.measure LIKE 'null:%' THEN measure ELSE coalesce(excluded.measure, measure) END,
+        units = CASE WHEN excluded.measure = 'all' THEN 1 ELSE units + 1 END,
+        rows = CASE WHEN excluded.measure = 'all' THEN excluded.rows ELSE rows + excluded.rows END,
+        bytes = CASE WHEN excluded.measure = 'all' THEN excluded.bytes ELSE bytes + excluded.bytes END,
+        loaded_at = max(loaded_at, excluded.loaded_at);
+END;
+
+CREATE TRIGGER unit_becomes_loaded AFTER UPDATE ON unit
+WHEN NEW.state = 'loaded' AND NEW.series IS NOT NULL
+     AND NOT (OLD.state = 'loaded' AND OLD.target_url = NEW.target_url) BEGIN
+    INSERT INTO tally VALUES (NEW.target_url, NEW.source, NEW.series, NEW.job, NEW.table_name, NEW.target, NEW.measure,
+                              1, coalesce(NEW.rows_loaded, 0), coalesce(NEW.bytes, 0),
+                              coalesce(NEW.loaded_at, NEW.updated_at))
+    ON CONFLICT (target_url, source, series) DO UPDATE SET
+        job = excluded.job, table_name = excluded.table_name, target = excluded.target,
+        measure = CASE WHEN excluded.measure LIKE 'null:%' THEN measure ELSE coalesce(excluded.measure, measure) END,
+        units = CASE WHEN excluded.measure = 'all' THEN 1 ELSE units + 1 END,
+        rows = CASE WHEN excluded.measure = 'all' THEN excluded.rows ELSE rows + excluded.rows END,
+        bytes = CASE WHEN excluded.measure = 'all' THEN excluded.bytes ELSE bytes + excluded.bytes END,
+        loaded_at = max(loaded_at, excluded.loaded_at);
+END;
+
+CREATE TRIGGER unit_is_loaded_again AFTER UPDATE ON unit
+WHEN NEW.state = 'loaded' AND NEW.series IS NOT NULL AND OLD.state = 'loaded' AND OLD.target_url = NEW.target_url BEGIN
+    UPDATE tally SET rows = rows + coalesce(NEW.rows_loaded, 0) - coalesce(OLD.rows_loaded, 0),
+                     bytes = bytes + coalesce(NEW.bytes, 0) - coalesce(OLD.bytes, 0)
+    WHERE target_url = NEW.target_url AND source = NEW.source AND series = NEW.series;
+END;
+
+CREATE INDEX unit_loaded ON unit (loaded_at) WHERE state = 'loaded';
+CREATE INDEX unit_by_time ON unit (updated_at);
+
+CREATE TABLE pruned (
+    what  TEXT PRIMARY KEY,
+    at    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 ";

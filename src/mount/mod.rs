@@ -100,6 +100,14 @@ pub enum MountError {
         /// The file.
         path: PathBuf,
     },
+    /// What is old cannot be removed.
+    #[error("cannot remove what is old below {}: {error}", .path.display())]
+    Unremovable {
+        /// The directory.
+        path: PathBuf,
+        /// The system's own words.
+        error: io::Error,
+    },
     /// The file system refused.
     #[error("cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -115,9 +123,11 @@ impl MountError {
     pub fn may_be_late(&self) -> bool {
         match self {
             Self::Absent { .. } | Self::NotAsPublished { .. } => true,
-            Self::Unusable { .. } | Self::Changed { .. } | Self::Link { .. } | Self::Unreadable { .. } => {
-                false
-            }
+            Self::Unusable { .. }
+            | Self::Changed { .. }
+            | Self::Link { .. }
+            | Self::Unremovable { .. }
+            | Self::Unreadable { .. } => false,
         }
     }
 
@@ -137,6 +147,11 @@ impl MountError {
                     .into()
             }
             Self::Link { .. } => "find out who put it there, and remove it: gpferry makes none".into(),
+            Self::Unremovable { .. } => {
+                "the user that runs gpferry must be able to write in the directories of the \
+                 files: a common group on all hosts and setgid directories (`chmod g+rwxs`)"
+                    .into()
+            }
             Self::Unreadable { .. } => "make the file readable for the user that runs gpferry: a common \
                  group on all hosts and a setgid directory (`chgrp GROUP DIR && chmod 2770 DIR`)"
                 .into(),

@@ -269,7 +269,10 @@ pub fn plan(
 
 /// Which entry moves a series, by the numbers of its job and of itself: the one that names the table, else the
 /// first whose pattern matches it. What an operator selected does not matter: a table keeps its entry.
-fn owners<'a>(inventory: &'a Inventory, catalog: &Catalog) -> HashMap<(&'a str, String), (usize, usize)> {
+pub(crate) fn owners<'a>(
+    inventory: &'a Inventory,
+    catalog: &Catalog,
+) -> HashMap<(&'a str, String), (usize, usize)> {
     let mut owners = HashMap::new();
     // Whatever its condition: a pattern beside it would move the same rows to the same place.
     let mut names = HashSet::new();

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::ending::signal_name;
-use super::{Channel, Heard, Remote, RemoteError, Status};
+use super::{Channel, Heard, Remote, RemoteError, Status, without_secrets};
 
 /// How much of one stream a single poll hands out.
 const PIECE: usize = 64 * 1024;

@@ -4,6 +4,7 @@ pub mod argv;
 mod conversation;
 pub mod definition;
 mod error;
+pub mod nulls;
 pub mod postgres;
 pub mod probe;
 pub mod protocol;

@@ -33,6 +33,8 @@ pub struct SourceColumn {
     pub type_name: String,
     /// Is it computed by the server?
     pub generated: bool,
+    /// Can it hold no NULL?
+    pub not_null: bool,
 }
 
 /// What a source's server is.
@@ -121,7 +123,7 @@ pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bo
         "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_total_relation_size(c.oid) END"
     };
     format!(
-        "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), {generated}, {bytes} \
+        "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), {generated}, a.attnotnull, {bytes} \
          FROM (VALUES {wanted}) w (s, t) JOIN pg_namespace n ON n.nspname = w.s \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -134,7 +136,12 @@ pub fn read_column(row: &str) -> Option<(TableName, SourceColumn, Option<u64>)> 
     let mut fields = fields(row).into_iter();
     let mut next = || fields.next().flatten();
     let table = TableName::new(next()?, next()?).ok()?;
-    let column = SourceColumn { name: next()?, type_name: next()?, generated: next()? == "t" };
+    let column = SourceColumn {
+        name: next()?,
+        type_name: next()?,
+        generated: next()? == "t",
+        not_null: next()? == "t",
+    };
     Some((table, column, next().and_then(|bytes| bytes.parse().ok())))
 }
 
@@ -203,6 +210,11 @@ pub fn export_query(
 /// Asks how many rows have no value in the window column.
 pub fn count_nulls(table: &TableName, column: &str) -> String {
     format!("SELECT count(*) FROM {} WHERE {} IS NULL", sql::table(table), sql::ident(column))
+}
+
+/// Reads the answer to [`count_nulls`].
+pub fn read_count(row: &str) -> Option<u64> {
+    fields(row).first()?.as_ref()?.parse().ok()
 }
 
 /// Asks for the lowest and the highest id: two NULLs where the table is empty.
@@ -386,10 +398,10 @@ mod tests {
             fields("a\\tb\t\\N\t\t\\\\N"),
             [Some("a\tb".into()), None, Some(String::new()), Some("\\N".into())]
         );
-        let (table, column, bytes) = read_column("S\tx^y\tcol \"q\"\tnumeric(10,2)\tf\t8192").unwrap();
+        let (table, column, bytes) = read_column("S\tx^y\tcol \"q\"\tnumeric(10,2)\tf\tt\t8192").unwrap();
         assert_eq!(table, TableName::new("S", "x^y").unwrap());
         assert_eq!((column.name.as_str(), column.generated, bytes), ("col \"q\"", false, Some(8192)));
-        assert_eq!(read_column("S\tx^y\tc\ttext\tt\t\\N").unwrap().2, None);
+        assert_eq!(read_column("S\tx^y\tc\ttext\tt\tf\t\\N").unwrap().2, None);
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl<'a> Questions<'a> {
         }
     }
 
+    /// Changes how long one question may take in the database, from the next one on.
+    pub fn limit(&mut self, each: Duration) {
+        self.talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: each.as_secs().max(1).to_string() });
+    }
+
     /// Ends in order.
     ///
     /// # Errors

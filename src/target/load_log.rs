@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// The columns that it has; none where there is no load log.
-    fn load_log_columns(&mut self) -> Result<Vec<String>, TargetError> {
+    pub(super) fn load_log_columns(&mut self) -> Result<Vec<String>, TargetError> {
         let (schema, table) = self.log_parts();
         let found = self
             .client
@@ -315,7 +315,7 @@ fn log_row(row: &postgres::Row) -> LogRow {
 }
 
 /// A time as PostgreSQL writes it in ISO form and UTC: `2021-08-10 04:05:06.7+00`.
-fn instant(text: &str) -> Timestamp {
+pub(super) fn instant(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

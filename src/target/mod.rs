@@ -16,6 +16,7 @@ pub mod create;
 mod error;
 mod load_log;
 mod passfile;
+mod prune;
 pub mod ready;
 
 pub use catalog::{Column, TargetTable};
@@ -24,6 +25,7 @@ pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::TargetError;
 pub use load_log::{Claim, Entry, LogRow};
+pub use prune::{Held, Merge, Merged, OldRows};
 
 /// What every session on either side has set, so that text means the same on both. Source: HAZARDS of COPY in
 /// text form, PostgreSQL "Client Connection Defaults".

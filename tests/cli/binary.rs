@@ -46,8 +46,20 @@ fn help_names_every_command_and_every_exit_code() {
     let output = gpferry(&["--help"]);
     let help = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    for word in ["plan", "run", "export", "load", "status", "import", "trust", "explain", "GPFERRY_INVENTORY"]
-    {
+    for word in [
+        "plan",
+        "run",
+        "export",
+        "load",
+        "status",
+        "history",
+        "prune",
+        "rebuild-ledger",
+        "import",
+        "trust",
+        "explain",
+        "GPFERRY_INVENTORY",
+    ] {
         assert!(help.contains(word), "no {word} in {help}");
     }
     for exit in gpferry::exit::Exit::ALL {

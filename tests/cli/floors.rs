@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
-    &["exit", "names", "sql", "stop"],
+    &["exit", "names", "sql", "stop", "sweep"],
     &["file_pattern", "interval", "inventory", "measure", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],
-    &["failure", "step"],
+    &["failure", "prune", "step"],
     &["engine", "progress", "report"],
     &["cli", "commands"],
 ];

@@ -7,6 +7,8 @@ mod catalog;
 mod commit;
 mod create;
 mod ends;
+mod keeping;
+mod memory;
 mod moves;
 mod planted;
 mod preflight;

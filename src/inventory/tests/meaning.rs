@@ -33,6 +33,14 @@ fn times() {
 }
 
 #[test]
+fn keeping() {
+    one("version: 1", "version: 1\nkeep: { §file: 7d }", "keep.file", "did you mean `files`?");
+    one("version: 1", "version: 1\nkeep: { files: §0d }", "keep.files", "is not longer than nothing");
+    one("version: 1", "version: 1\nkeep: { history: §1 year }", "keep.history", "uses a unit");
+    one("version: 1", "version: 1\nkeep: §7d", "keep", "files: 7d");
+}
+
+#[test]
 fn windows_and_lengths() {
     let with_range = SMALL.replace("    source:", "    from: 2021-08-10\n    until: 2021-08-11\n    source:");
     let at = |by: &str| found(&with_range.replace("window: none", by));

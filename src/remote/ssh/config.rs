@@ -16,7 +16,7 @@ use super::host::HostText;
 use super::keywords::{HARMLESS, HONOURED, advice, keyword};
 use super::known_hosts::LookupName;
 use super::tokens::Tokens;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, without_secrets};
 
 /// A host with everything that is needed to reach it.
 #[derive(Debug, Clone)]

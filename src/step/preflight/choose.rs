@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::gather::Ground;
-use super::visit::{Place, SourceVisit, Wanted};
-use crate::inventory::{Compressor, Engine, Job, Source, TableSelector, WindowRule};
+use super::visit::{Place, SourceVisit, Wanted, WantedWindow};
+use crate::inventory::{Compressor, Cut, Engine, Job, NullWindow, Source, TableSelector, WindowRule};
+use crate::measure::Scale;
 use crate::names::TableName;
 use crate::plan;
 
@@ -114,7 +115,14 @@ impl SourceVisit {
                 }
                 let window = match &entry.window {
                     WindowRule::None { .. } => None,
-                    WindowRule::By(by) => Some(by.column.clone()),
+                    WindowRule::By(by) => Some(WantedWindow {
+                        column: by.column.clone(),
+                        scale: match by.cut {
+                            Cut::Time { scale, .. } => scale,
+                            Cut::Ids { .. } => Scale::Id,
+                        },
+                        includes_nulls: by.null_window == NullWindow::Include,
+                    }),
                 };
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 let wanted = Wanted { table, target, window };

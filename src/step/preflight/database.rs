@@ -1,12 +1,12 @@
 //! Asking a source's database, through the bundled script sent along: nothing is put on the host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::visit::{SourceFound, SourceVisit};
 use crate::inventory::{Engine, Source};
 use crate::remote::Remote;
-use crate::source::{Bounds, Questions, Script, SourceError, postgres, ready};
+use crate::source::{Bounds, Questions, Script, SourceError, nulls, postgres, ready};
 use crate::stop::Stop;
 
 /// How long a catalog may take to answer.
@@ -49,6 +49,14 @@ fn ask_postgres(
             }
         })?;
     }
+    let windows = visit.wanted.iter().filter_map(|wanted| {
+        let (column, table) = (&wanted.window.as_ref()?.column, tables.get(&wanted.table)?);
+        let can_be_null = table.columns.iter().any(|one| one.name == *column && !one.not_null);
+        (table.readable && can_be_null).then_some((&wanted.table, column.as_str()))
+    });
+    let windows: BTreeSet<_> = windows.collect();
+    let counted = nulls::count(&mut questions, windows.into_iter())?;
+    let nulls = counted.into_iter().map(|(table, column, nulls)| ((table, column), nulls)).collect();
     questions.end()?;
-    Ok(SourceFound { server, tables })
+    Ok(SourceFound { server, tables, nulls })
 }

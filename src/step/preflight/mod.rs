@@ -28,7 +28,7 @@ mod visit;
 
 pub use gather::{Ground, gather};
 pub use mount::size;
-pub use visit::{Gathered, Place, SourceVisit, TargetVisit, Visit, Wanted};
+pub use visit::{Gathered, Place, SourceVisit, TargetVisit, Visit, Wanted, WantedWindow};
 
 /// What came of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]

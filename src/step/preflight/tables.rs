@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use super::types::{Fit, fit};
 use super::visit::{SourceFound, TargetFound};
-use super::{Check, SourceVisit, TargetVisit, Wanted};
+use super::{Check, SourceVisit, TargetVisit, Wanted, WantedWindow};
 use crate::inventory::Engine;
 use crate::source::SourceError;
+use crate::source::nulls::{EACH, Nulls};
+use crate::source::postgres::unfit_for_windows;
 use crate::source::ready::{ReadyColumn as SourceColumn, ReadyTable as SourceTable};
 use crate::sql;
 use crate::target::ready::{LogAccess, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
@@ -69,14 +71,21 @@ fn source_table(visit: &SourceVisit, found: &SourceFound, wanted: &Wanted) -> Ve
         checks.push(Check::fail("source.readable", &subject, "the exporting user may not read it", remedy));
     }
     if let Some(column) = &wanted.window {
-        checks.extend(window(&subject, wanted, table, column));
+        let counted = found.nulls.get(&(wanted.table.clone(), column.column.clone())).copied();
+        checks.extend(window(&subject, wanted, table, column, counted));
     }
     checks
 }
 
-fn window(subject: &str, wanted: &Wanted, table: &SourceTable, name: &str) -> Vec<Check> {
-    let id = "source.window";
-    let Some(column) = table.columns.iter().find(|column| column.name == name) else {
+fn window(
+    subject: &str,
+    wanted: &Wanted,
+    table: &SourceTable,
+    by: &WantedWindow,
+    counted: Option<Nulls>,
+) -> Vec<Check> {
+    let (id, name) = ("source.window", &by.column);
+    let Some(column) = table.columns.iter().find(|column| column.name == *name) else {
         let times: Vec<&str> =
             table.columns.iter().filter(|one| is_time(&one.type_name)).map(|one| one.name.as_str()).collect();
         let seen = format!("the window column \"{name}\" is not in the source table");
@@ -88,21 +97,14 @@ fn window(subject: &str, wanted: &Wanted, table: &SourceTable, name: &str) -> Ve
         };
         return vec![Check::fail(id, subject, seen, remedy)];
     };
-    if !is_time(&column.type_name) {
+    if let Some(needed) = unfit_for_windows(by.scale, &column.type_name) {
         let seen = format!("the window column \"{name}\" has type {}", column.type_name);
-        return vec![Check::fail(id, subject, seen, "a window needs a timestamp or a date")];
+        return vec![Check::fail(id, subject, seen, needed)];
     }
     let mut checks = vec![if column.not_null {
         Check::ok(id, subject, format!("{name}, {}", column.type_name))
     } else {
-        let seen = format!(
-            "the window column \"{name}\" may be NULL, and such rows are in no window: they are never moved"
-        );
-        let (table, name) = (sql::table(&wanted.table), sql::ident(name));
-        let remedy = format!(
-            "`SELECT count(*) FROM {table} WHERE {name} IS NULL`; where there are none: `ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL`"
-        );
-        Check::warn(id, subject, seen, remedy)
+        without_value(subject, wanted, by, &column.type_name, counted)
     }];
     checks.push(if column.found_fast {
         Check::ok("source.index", subject, format!("an index or a partitioning begins with {name}"))
@@ -117,6 +119,49 @@ fn window(subject: &str, wanted: &Wanted, table: &SourceTable, name: &str) -> Ve
         Check::warn("source.index", subject, seen, remedy)
     });
     checks
+}
+
+/// Rows whose window column is NULL are in no window.
+fn without_value(
+    subject: &str,
+    wanted: &Wanted,
+    by: &WantedWindow,
+    type_name: &str,
+    counted: Option<Nulls>,
+) -> Check {
+    let (id, name) = ("source.window", &by.column);
+    let (table, column) = (sql::table(&wanted.table), sql::ident(name));
+    match counted {
+        Some(Nulls::Rows(0)) => {
+            Check::ok(id, subject, format!("{name}, {type_name}; it may be NULL, and no row has none now"))
+        }
+        Some(Nulls::Rows(rows)) if by.includes_nulls => {
+            let seen = format!("{name}, {type_name}; {rows} rows without a value are moved as one unit");
+            Check::ok(id, subject, seen)
+        }
+        Some(Nulls::Rows(rows)) => {
+            let rows = if rows == 1 { "1 row is".into() } else { format!("{rows} rows are") };
+            let seen = format!("{rows} NULL in the window column \"{name}\", so in no window: never moved");
+            let remedy = format!(
+                "`SELECT * FROM {table} WHERE {column} IS NULL LIMIT 10` shows some; `null_window: include` moves them as \
+                 one unit, once"
+            );
+            Check::warn(id, subject, seen, remedy)
+        }
+        Some(Nulls::TooLong | Nulls::Refused) | None => {
+            let why = match counted {
+                Some(Nulls::TooLong) => format!("could not be counted in {} s", EACH.as_secs()),
+                Some(Nulls::Rows(_) | Nulls::Refused) | None => "could not be counted".into(),
+            };
+            let seen = format!(
+                "the window column \"{name}\" may be NULL, and such rows are in no window; they {why}"
+            );
+            let remedy = format!(
+                "`SELECT count(*) FROM {table} WHERE {column} IS NULL`; where there are none: `ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL`"
+            );
+            Check::warn(id, subject, seen, remedy)
+        }
+    }
 }
 
 fn is_time(type_name: &str) -> bool {
@@ -323,15 +368,16 @@ fn column_pair(wanted: &Wanted, from: &SourceColumn, to: &TargetColumn) -> Vec<C
             checks.push(Check::warn("target.type", &subject, seen, remedy));
         }
     }
-    let is_window = wanted.window.as_ref() == Some(&to.name);
-    if to.not_null && !from.not_null && !is_window {
+    let is_window = wanted.window.as_ref().is_some_and(|by| by.column == to.name);
+    let includes_nulls = wanted.window.as_ref().is_some_and(|by| by.includes_nulls);
+    if to.not_null && !from.not_null && (!is_window || includes_nulls) {
         let seen = format!("column \"{}\" is NOT NULL in the target and may be NULL in the source", to.name);
         let remedy = format!(
             "`ALTER TABLE {name} ALTER COLUMN {column} DROP NOT NULL`, or see that the source has none"
         );
         checks.push(Check::warn("target.notnull", &subject, seen, remedy));
     }
-    if is_window && !to.not_null {
+    if is_window && !to.not_null && !includes_nulls {
         let seen = format!("the window column \"{}\" may be NULL in the target", to.name);
         checks.push(Check::warn(
             "target.window",

@@ -7,9 +7,11 @@ use globset::Glob;
 use super::access::Entry;
 use super::facts::{HostFacts, Proof};
 use crate::inventory::{Engine, TableEntry};
+use crate::measure::Scale;
 use crate::names::TableName;
 use crate::remote::Identity;
 use crate::source::SourceError;
+use crate::source::nulls::Nulls;
 use crate::source::ready::{ReadyTable as SourceTable, SourceServer};
 use crate::target::TargetError;
 use crate::target::ready::{Readiness, ReadyTable as TargetTable};
@@ -78,8 +80,19 @@ pub struct Wanted {
     pub table: TableName,
     /// The table in the target.
     pub target: TableName,
-    /// Its window column.
-    pub window: Option<String>,
+    /// How its windows are cut; `None` where it is moved whole.
+    pub window: Option<WantedWindow>,
+}
+
+/// The column that windows are cut by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedWindow {
+    /// Its name.
+    pub column: String,
+    /// How its values are read.
+    pub scale: Scale,
+    /// Are rows without a value moved as a unit of their own?
+    pub includes_nulls: bool,
 }
 
 /// What a source's database said.
@@ -110,6 +123,8 @@ pub struct SourceFound {
     pub server: SourceServer,
     /// The wanted tables that are there.
     pub tables: HashMap<TableName, SourceTable>,
+    /// Rows without a value in a window column, where that can be.
+    pub nulls: HashMap<(TableName, String), Nulls>,
 }
 
 /// What the target said.

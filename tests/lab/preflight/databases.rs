@@ -1,6 +1,7 @@
 //! The databases: each fault of the issue, with its id and a remedy that mends it.
 
-use super::{one_fault, one_warning, ready};
+use super::{checks, one_fault, one_warning, preflight, ready};
+use crate::support::{Case, Side};
 
 #[test]
 fn a_wrong_database_is_found() {
@@ -34,10 +35,51 @@ fn a_window_column_without_an_index_or_with_null_is_a_warning() {
     case.source.batch_execute("DROP INDEX t_ts_idx").unwrap();
     one_warning(&case, "source.index", "every window reads the whole table", "CREATE INDEX");
     case.source.batch_execute("CREATE INDEX ON t (ts); ALTER TABLE t ALTER ts DROP NOT NULL").unwrap();
-    one_warning(&case, "source.window", "never moved", "SET NOT NULL");
+    let quiet = |case: &Case| {
+        let (ran, json) = preflight(case, &[]);
+        ran.expect(0);
+        assert_eq!(checks(&json, "warn"), <[[String; 4]; 0]>::default());
+        let found = checks(&json, "ok").into_iter().find(|check| check[0] == "source.window");
+        found.map(|check| check[2].clone()).unwrap_or_default()
+    };
+    assert!(quiet(&case).contains("no row has none now"));
+    case.source.batch_execute("INSERT INTO t VALUES (1, NULL), (2, NULL), (3, now())").unwrap();
+    one_warning(
+        &case,
+        "source.window",
+        "2 rows are NULL in the window column \"ts\"",
+        "null_window: include",
+    );
+    case.target.batch_execute("ALTER TABLE t ALTER ts DROP NOT NULL").unwrap();
+    case.edit_inventory("length: 1d", "length: 1d, null_window: include");
+    assert!(quiet(&case).contains("2 rows without a value are moved as one unit"));
+    case.edit_inventory("length: 1d, null_window: include", "length: 1d");
+    // Whoever holds the table holds the count up for a few seconds, and nothing else.
+    let mut holder = Side::Source.connect(case.database());
+    case.source.batch_execute("DELETE FROM t WHERE ts IS NULL").unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
+    case.target.batch_execute("ALTER TABLE t ALTER ts SET NOT NULL").unwrap();
+    one_warning(&case, "source.window", "could not be counted in 3 s", "SELECT count(*)");
+    holder.batch_execute("ROLLBACK").unwrap();
     case.source.batch_execute("ALTER TABLE t ALTER ts SET NOT NULL").unwrap();
     case.target.batch_execute("ALTER TABLE t ALTER ts DROP NOT NULL").unwrap();
     one_warning(&case, "target.window", "may be NULL in the target", "SET NOT NULL");
+}
+
+#[test]
+fn numbers_are_right_where_they_are_said_to_be_times_or_ids() {
+    let mut case = ready("numbers");
+    case.both("CREATE TABLE n (id int PRIMARY KEY, at numeric(20) NOT NULL, v text); CREATE INDEX ON n (at)");
+    case.inventory_with(
+        "",
+        "    from: 2026-01-01\n",
+        &["{ table: public.n, window: { column: at, type: epoch_ms, length: 1d } }"],
+    );
+    case.gpferry(&["preflight"]).expect(0).silent_about("FAIL");
+    case.edit_inventory("type: epoch_ms, ", "");
+    one_fault(&case, "source.window", "has type numeric(20,0)", "`type: epoch_s`");
+    case.edit_inventory("column: at, length: 1d", "column: v, type: id, step: 100");
+    one_fault(&case, "source.window", "has type text", "whole numbers");
 }
 
 #[test]
