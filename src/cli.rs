@@ -73,13 +73,15 @@ pub enum Command {
     /// Show what `run` would do now; touches nothing
     Plan(Select),
     /// Export and load every unit that is due; resumes what an earlier run left
-    Run(Moves),
+    Run(Run),
     /// The first half of `run`: files on the mount, nothing loaded
     Export(Moves),
     /// The second half of `run`: loads what `export` left on the mount
     Load(Moves),
     /// Per job and table: how far, how much, what failed and what to do
     Status(Narrow),
+    /// Write an inventory that holds what the databases under `catalog:` hold, to leave those behind
+    Import(Import),
     /// Show a host's keys, and record them once you have compared them
     Trust(Trust),
     /// What a remote exit code means and what to try
@@ -112,9 +114,26 @@ pub struct Moves {
     #[command(flatten)]
     /// Which units.
     pub select: Select,
+    /// Also try again what failed in as many runs as `retries` allows
+    #[arg(long)]
+    pub retry_failed: bool,
     /// Start without looking first whether the mount can be used
     #[arg(long)]
     pub no_preflight: bool,
+}
+
+/// What `run` takes beyond its halves.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    #[command(flatten)]
+    /// What its halves take too.
+    pub moves: Moves,
+    /// First create the tables that the target lacks, after the source's catalog
+    #[arg(long)]
+    pub create_tables: bool,
+    /// Create the tables that the target lacks, due or not, and move nothing
+    #[arg(long, conflicts_with_all = ["from", "until", "max_units", "retry_failed"])]
+    pub tables_only: bool,
 }
 
 /// What preflight looks at.
@@ -160,6 +179,17 @@ pub struct Narrow {
     /// Only jobs of this source; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub source: Vec<String>,
+}
+
+/// What is written down.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Catalogs of the inventory [default: all]
+    #[arg(value_name = "NAME")]
+    pub catalog: Vec<String>,
+    /// A new file to write to, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Whose keys.

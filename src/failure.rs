@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::catalog::CatalogError;
 use crate::exit::Exit;
 use crate::inventory::InventoryError;
 use crate::ledger::LedgerError;
@@ -17,6 +18,9 @@ pub enum Failure {
     /// The inventory is invalid, or cannot be read.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// A database that holds jobs could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The ledger is unusable, or another process holds a job.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -62,7 +66,9 @@ impl Failure {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Inventory(_) => Exit::Inventory,
+            Self::Catalog(CatalogError::Stopped { exit, .. }) => *exit,
+            // Without its jobs there is no inventory.
+            Self::Inventory(_) | Self::Catalog(_) => Exit::Inventory,
             Self::Ledger(LedgerError::JobHeld { .. }) => Exit::JobHeld,
             Self::Ledger(_) => Exit::Ledger,
             Self::Target(_) => Exit::Target,
@@ -80,6 +86,7 @@ impl Failure {
         match self {
             // Every fault of an inventory carries its own.
             Self::Inventory(_) => None,
+            Self::Catalog(error) => Some(error.remedy()),
             Self::Ledger(error) => Some(error.remedy()),
             Self::Target(error) => Some(error.remedy()),
             Self::Mount(error) => Some(error.remedy()),

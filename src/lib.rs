@@ -10,14 +10,19 @@
 //! Data moves one way, and nothing downstream is asked to decide again what upstream decided. A module uses
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
+pub mod catalog;
 pub mod cli;
 pub mod commands;
+pub mod csv;
 pub mod engine;
 pub mod exit;
 pub mod failure;
+pub mod file_pattern;
 pub mod gzip;
+pub mod interval;
 pub mod inventory;
 pub mod ledger;
+pub mod measure;
 pub mod mount;
 pub mod names;
 pub mod plan;

@@ -32,6 +32,30 @@ pub fn idents<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(ident).collect::<Vec<_>>().join(", ")
 }
 
+/// A type as `format_type` writes it (`numeric(10,2)[]`, `"My Types".mood`), or `None` where the text holds what no
+/// type does. It comes from a catalog on another machine and is to stand in a statement, where it cannot be quoted.
+pub fn type_name(text: &str) -> Option<&str> {
+    let (mut depth, mut quoted) = (0i32, false);
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_control() => return None,
+            _ if quoted => {}
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            c if c.is_alphanumeric() || " _,.[]-$".contains(c) => {}
+            _ => return None,
+        }
+        // A comma or a word outside of parentheses would begin something else.
+        if depth < 0 || (c == ',' && depth == 0 && !quoted) {
+            return None;
+        }
+    }
+    let closed = depth == 0 && !quoted && !text.trim().is_empty();
+    // A scale may be negative; two of them begin a comment.
+    (closed && !text.contains("--")).then_some(text)
+}
+
 /// A message of PostgreSQL without the value it quotes: data exceptions (SQLSTATE class 22) show one. Everything
 /// between the first and the last double quote goes, since a value may hold quotes of its own.
 pub fn without_values(message: &str) -> String {
@@ -187,6 +211,37 @@ mod tests {
     fn quotes_are_doubled() {
         assert_eq!(ident(r#"a"b"#), r#""a""b""#);
         assert_eq!(literal("it's \\"), "'it''s \\'");
+    }
+
+    #[test]
+    fn types_are_let_through_and_statements_are_not() {
+        for text in [
+            "integer",
+            "numeric(5,-2)",
+            "timestamp(3) with time zone",
+            "character varying(10)[]",
+            "interval year to month",
+            "\"char\"",
+            "\"My; Types\".\"mood('\"[]",
+            "geometry(PointZ,4326)",
+            "\"char\".表",
+        ] {
+            assert_eq!(type_name(text), Some(text));
+        }
+        for text in [
+            "",
+            "int); drop table x",
+            "int, b int",
+            "int)",
+            "(int",
+            "\"int",
+            "int -- x",
+            "int default 'x'",
+            "int\n",
+            "int check (a>0)",
+        ] {
+            assert_eq!(type_name(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -9,17 +9,20 @@ use std::sync::Arc;
 
 use jiff::Span;
 use jiff::civil::{Date, DateTime};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::inventory::{TableEntry, WindowRule};
+use crate::interval::Interval;
+use crate::inventory::TableEntry;
+use crate::measure::{Loaded, Measure, everything};
 use crate::names::TableName;
-use crate::window::Window;
+use crate::window::{Window, micros};
 
 /// Everything but `[A-Za-z0-9_.-]` is encoded in ids and paths.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-');
 
-/// Longest id: a file name takes 255 bytes, and a `.part` name adds run, attempt and two endings.
-const LONGEST_ID: usize = 200;
+/// Longest series: a file name takes 255 bytes, an id adds two bounds and a tag, and a `.part` name run, attempt
+/// and two endings.
+const LONGEST_SERIES: usize = 148;
 
 /// What identifies a unit in ledger, load log and locks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +39,87 @@ impl fmt::Display for UnitKey {
     }
 }
 
+/// What of a table's rows a unit holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Extent {
+    /// All of them.
+    Whole,
+    /// Those whose window column is NULL.
+    Nulls,
+    /// An interval of time.
+    Times(Window),
+    /// An interval of ids.
+    Ids(Interval<i64>),
+}
+
+impl Extent {
+    /// As an interval of its measure's numbers: microseconds of civil time, or ids.
+    pub fn numbers(&self) -> Interval<i64> {
+        match self {
+            Extent::Whole | Extent::Nulls => everything(),
+            // A shorter window than a microsecond has no id of its own, so there is none.
+            Extent::Times(window) => {
+                Interval::new(micros(window.start()), micros(window.end())).unwrap_or_else(everything)
+            }
+            Extent::Ids(ids) => *ids,
+        }
+    }
+
+    /// The window, where it is one of time.
+    pub fn window(&self) -> Option<&Window> {
+        match self {
+            Extent::Times(window) => Some(window),
+            Extent::Whole | Extent::Nulls | Extent::Ids(_) => None,
+        }
+    }
+
+    /// As it stands in an id.
+    fn stamped(&self) -> String {
+        match self {
+            Extent::Whole => "all".into(),
+            Extent::Nulls => "null".into(),
+            Extent::Times(window) => format!("{}^{}", stamp(window.start()), stamp(window.end())),
+            Extent::Ids(ids) => format!("i{}^i{}", ids.start(), ids.end()),
+        }
+    }
+}
+
+/// `2021-08-10 00:00:00 … 04:00:00`, `ids 1 … 100001`, `whole table`.
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Extent::Whole => f.write_str("whole table"),
+            Extent::Nulls => f.write_str("rows without a time"),
+            Extent::Times(window) => window.fmt(f),
+            Extent::Ids(ids) => write!(f, "ids {} … {}", ids.start(), ids.end()),
+        }
+    }
+}
+
+/// What the units of one table and measure share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// Which rows they are but for the extent: database, table, and what [`variant()`] says.
+    pub series: String,
+    /// By what the rows are told apart.
+    pub measure: Measure,
+    /// What the ids end with, where units of another measure have the plain ids.
+    pub tag: Option<String>,
+    /// What is in the target by other measures, and so left out.
+    pub without: Vec<Loaded>,
+}
+
+impl Rows {
+    /// What is left out, as a text that is the same for the same: empty for nothing.
+    pub fn left_out(&self) -> String {
+        let part = |loaded: &Loaded| {
+            let intervals = loaded.intervals.iter().map(|one| format!("[{},{})", one.start(), one.end()));
+            format!("{}{}", loaded.measure, intervals.collect::<String>())
+        };
+        self.without.iter().map(part).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// The smallest piece that is exported, loaded and recorded as one: job × table × window × slice.
 #[derive(Debug, Clone)]
 pub struct Unit {
@@ -47,25 +131,21 @@ pub struct Unit {
     pub table: TableName,
     /// The table in the target.
     pub target: TableName,
-    /// The interval of the window column; `None`: the whole table.
-    pub window: Option<Window>,
+    /// What of the table's rows it holds.
+    pub extent: Extent,
+    /// Is its file on the mount already, as far as the ledger knows?
+    pub waits: bool,
+    /// What it shares with the other units of its table.
+    pub rows: Arc<Rows>,
     /// The rules of its entry in the inventory, shared by all units of that entry.
     pub entry: Arc<TableEntry>,
 }
 
 impl Unit {
-    /// The window column, where the unit has a window.
-    pub fn window_column(&self) -> Option<&str> {
-        match (&self.entry.window, self.window) {
-            (WindowRule::By { column, .. }, Some(_)) => Some(column),
-            (WindowRule::By { .. }, None) | (WindowRule::None { .. }, _) => None,
-        }
-    }
-
     /// Where its file stands below the mount's subdirectory: `<source>/<YYYYMM>/<DD>/<table>/<id>.csv.gz`.
-    /// The day is that of the window's start; without a window, `today`.
+    /// The day is that of the window's start; without a window of time, `today`.
     pub fn relative_path(&self, today: Date) -> PathBuf {
-        let day = self.window.map_or(today, |window| window.start().date());
+        let day = self.extent.window().map_or(today, |window| window.start().date());
         day_path(&self.key.source, day)
             .join(encode(self.table.table()))
             .join(format!("{}.csv.gz", self.key.id))
@@ -79,32 +159,73 @@ pub fn day_path(source: &str, day: Date) -> PathBuf {
         .collect()
 }
 
-/// The id of a unit. `variant` ([`variant()`]) tells entries apart that move one table by different conditions
-/// or to different targets.
-pub fn unit_id(database: &str, table: &TableName, window: Option<&Window>, variant: Option<&str>) -> String {
-    let times = match window {
-        Some(window) => format!("{}^{}", stamp(window.start()), stamp(window.end())),
-        None => "all".to_owned(),
-    };
+/// The series of a table's units: their ids without extent and tag. `variant` ([`variant()`]) tells entries apart
+/// that move one table by different conditions or to different targets.
+pub fn series_of(database: &str, table: &TableName, variant: Option<&str>) -> String {
     let names = [database, table.schema(), table.table()].map(encode);
     let tail = variant.map(|variant| format!("^{variant}")).unwrap_or_default();
-    let id = format!("{}^{times}{tail}", names.join("^"));
-    if id.len() <= LONGEST_ID {
-        return id;
+    let series = format!("{}{tail}", names.join("^"));
+    if series.len() <= LONGEST_SERIES {
+        return series;
     }
-    format!("{}^{times}{tail}", names.map(|name| shorten(&name)).join("^"))
+    format!("{}{tail}", names.map(|name| shorten(&name)).join("^"))
 }
 
-/// What an id says of the rows that it stands for: which rows they are but for the window (database, table,
-/// condition, target), and the window. `None` for a whole table.
-pub fn series(id: &str) -> Option<(String, Window)> {
+/// The source's table of a series; `None` where its name was too long to stand there whole.
+pub fn table_of(series: &str) -> Option<TableName> {
+    let mut names = series.split('^').skip(1);
+    // No encoded name holds a `~`: it marks one that was cut.
+    let mut next = || percent_decode_str(names.next().filter(|name| !name.contains('~'))?).decode_utf8().ok();
+    TableName::new(next()?, next()?).ok()
+}
+
+/// The id of a unit: the series, with the extent behind the table's name, and the tag at the end.
+pub fn unit_id(series: &str, extent: &Extent, tag: Option<&str>) -> String {
+    let names_end = series.match_indices('^').nth(2).map_or(series.len(), |(at, _)| at);
+    let (names, tail) = series.split_at(names_end);
+    let tag = tag.map(|tag| format!("^{tag}")).unwrap_or_default();
+    format!("{names}^{}{tail}{tag}", extent.stamped())
+}
+
+/// What an id says of the rows that it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The series.
+    pub series: String,
+    /// The extent.
+    pub extent: Extent,
+    /// The tag of another measure.
+    pub tag: Option<String>,
+}
+
+/// Reads an id that [`unit_id`] made; `None` for anything else.
+pub fn read_id(id: &str) -> Option<Named> {
     let mut fields: Vec<&str> = id.split('^').collect();
-    if fields.len() < 5 {
-        return None;
+    let (extent, length) = match *fields.get(3)? {
+        "all" => (Extent::Whole, 1),
+        "null" => (Extent::Nulls, 1),
+        start => (interval_of(start, fields.get(4)?)?, 2),
+    };
+    fields.drain(3..3 + length);
+    let tag =
+        fields.last().filter(|last| fields.len() > 3 && last.starts_with('c')).map(|&tag| tag.to_owned());
+    if tag.is_some() {
+        fields.pop();
     }
-    let window = Window::new(time_of(fields[3])?, time_of(fields[4])?)?;
-    fields.drain(3..5);
-    Some((fields.join("^"), window))
+    Some(Named { series: fields.join("^"), extent, tag })
+}
+
+fn interval_of(start: &str, end: &str) -> Option<Extent> {
+    match (start.strip_prefix('i'), end.strip_prefix('i')) {
+        (Some(start), Some(end)) => Interval::new(start.parse().ok()?, end.parse().ok()?).map(Extent::Ids),
+        (None, None) => Window::new(time_of(start)?, time_of(end)?).map(Extent::Times),
+        (Some(_), None) | (None, Some(_)) => None,
+    }
+}
+
+/// The tag of a measure whose units cannot have the plain ids, since those of another measure have them.
+pub fn tag(measure: &Measure) -> String {
+    format!("c{}", &sha256(&measure.to_string())[..8])
 }
 
 /// Reads what [`stamp`] wrote.
@@ -133,7 +254,7 @@ pub fn variant(entry: &TableEntry, table: &TableName) -> Option<String> {
 }
 
 /// `YYYYMMDDhhmmss`, plus `ffffff` where it is not on a whole second.
-fn stamp(time: DateTime) -> String {
+pub(crate) fn stamp(time: DateTime) -> String {
     let micros = time.subsec_nanosecond() / 1000;
     let fraction = if micros == 0 { String::new() } else { format!("{micros:06}") };
     format!(
@@ -148,7 +269,7 @@ fn stamp(time: DateTime) -> String {
 }
 
 /// A name as it stands in ids and paths: never `.`, `..` or hidden.
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     let encoded = utf8_percent_encode(name, ENCODED).to_string();
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),
@@ -178,33 +299,39 @@ mod tests {
         TableName::new(schema, table).unwrap()
     }
 
-    #[test]
-    fn an_id_reads_as_the_design_says() {
+    fn hours(hours: i8, micros: i32) -> Extent {
         let day = date(2021, 8, 10);
-        let window = Window::new(day.at(0, 0, 0, 0), day.at(4, 0, 0, 500_000_000)).unwrap();
-        assert_eq!(
-            unit_id("qmsprd", &name("sor", "wpp_f"), Some(&window), None),
-            "qmsprd^sor^wpp_f^20210810000000^20210810040000500000"
-        );
-        assert_eq!(unit_id("a b\"c", &name("S", "x^y"), None, None), "a%20b%22c^S^x%5Ey^all");
+        Extent::Times(Window::new(day.at(0, 0, 0, 0), day.at(hours, 0, 0, micros * 1000)).unwrap())
     }
 
     #[test]
-    fn an_id_gives_its_window_back() {
-        let day = date(2021, 8, 10);
-        for micros in [0, 500_000] {
-            let window = Window::new(day.at(0, 0, 0, 0), day.at(4, 0, 0, micros * 1000)).unwrap();
-            let table = name("a^b", "t");
-            assert_eq!(
-                series(&unit_id("x", &table, Some(&window), Some("v1"))),
-                Some(("x^a%5Eb^t^v1".into(), window))
-            );
-            assert_eq!(
-                series(&unit_id("x", &table, Some(&window), None)),
-                Some(("x^a%5Eb^t".into(), window))
-            );
+    fn an_id_reads_as_the_design_says() {
+        assert_eq!(
+            unit_id(&series_of("qmsprd", &name("sor", "wpp_f"), None), &hours(4, 500_000), None),
+            "qmsprd^sor^wpp_f^20210810000000^20210810040000500000"
+        );
+        let odd = series_of("a b\"c", &name("S", "x^y"), None);
+        assert_eq!(unit_id(&odd, &Extent::Whole, None), "a%20b%22c^S^x%5Ey^all");
+    }
+
+    #[test]
+    fn an_id_gives_back_what_it_was_made_of() {
+        let ids = Extent::Ids(Interval::new(-5, 20_210_810_000_000).unwrap());
+        for extent in [hours(4, 0), hours(4, 500_000), ids, Extent::Whole, Extent::Nulls] {
+            for variant in [None, Some("v1")] {
+                for tag in [None, Some("c1")] {
+                    let series = series_of("x", &name("a^b", "t"), variant);
+                    let read = read_id(&unit_id(&series, &extent, tag)).unwrap();
+                    assert_eq!((read.series, read.extent), (series, extent));
+                    assert_eq!(read.tag.as_deref(), tag);
+                }
+            }
         }
-        assert_eq!(series(&unit_id("x", &name("a", "t"), None, Some("v1"))), None);
+        for no_id in
+            ["", "a^b^c", "a^b^c^d", "a^b^c^20210810000000", "a^b^c^i1^20210810000000", "a^b^c^i2^i1"]
+        {
+            assert_eq!(read_id(no_id), None, "{no_id}");
+        }
     }
 
     #[test]
@@ -223,9 +350,9 @@ mod tests {
     #[test]
     fn long_names_still_fit_a_file_name_and_stay_apart() {
         let long = "表".repeat(21);
-        let one = unit_id(&long, &name(&long, &format!("{long}a")), None, None);
-        let two = unit_id(&long, &name(&long, &format!("{long}b")), None, None);
-        assert!(one.len() <= LONGEST_ID, "{one} has {} bytes", one.len());
+        let one = series_of(&long, &name(&long, &format!("{long}a")), Some("v1234567"));
+        let two = series_of(&long, &name(&long, &format!("{long}b")), Some("v1234567"));
+        assert!(one.len() <= LONGEST_SERIES, "{one} has {} bytes", one.len());
         assert_ne!(one, two);
     }
 
@@ -233,7 +360,7 @@ mod tests {
         #[test]
         fn different_tables_have_different_ids(a in "[a^%.~ 表]{1,30}", b in "[a^%.~ 表]{1,30}", c in "[a^%.~ 表]{1,30}", d in "[a^%.~ 表]{1,30}") {
             let same = (&a, &b) == (&c, &d);
-            prop_assert_eq!(unit_id("x", &name(&a, &b), None, None) == unit_id("x", &name(&c, &d), None, None), same);
+            prop_assert_eq!(series_of("x", &name(&a, &b), None) == series_of("x", &name(&c, &d), None), same);
         }
     }
 }

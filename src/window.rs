@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use thiserror::Error;
+
+use crate::interval::Interval;
 
 /// A length of time as an inventory writes it: `4h`, `90s`, `1 day`, `250ms`, or a bare number of hours.
 /// Positive, at most weeks (a month has no one length).
@@ -47,9 +49,9 @@ impl Length {
             .unwrap_or(Duration::MAX)
     }
 
-    /// The end of a window of this length that starts at `start`; `None` past the year 9999.
-    pub fn after(self, start: DateTime) -> Option<DateTime> {
-        start.checked_add(self.0).ok()
+    /// In microseconds of civil time ([`micros()`]), where a day is a day of the calendar.
+    pub fn micros(self) -> i64 {
+        i64::try_from(self.as_duration().as_micros()).unwrap_or(i64::MAX)
     }
 }
 
@@ -102,51 +104,44 @@ impl FromStr for Length {
     }
 }
 
-/// A half-open interval `[start, end)` of civil time, `start < end`, in the inventory's zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Window {
-    start: DateTime,
-    end: DateTime,
-}
-
-impl Window {
-    /// The interval, or `None` where it would be empty.
-    pub fn new(start: DateTime, end: DateTime) -> Option<Self> {
-        (start < end).then_some(Self { start, end })
-    }
-
-    /// First instant inside.
-    pub fn start(&self) -> DateTime {
-        self.start
-    }
-
-    /// First instant after it.
-    pub fn end(&self) -> DateTime {
-        self.end
-    }
-}
+/// A half-open interval of civil time, in the inventory's zone.
+pub type Window = Interval<DateTime>;
 
 /// `2021-08-10 00:00:00 … 04:00:00`: the end's day only where it differs.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} … ", self.start.date(), self.start.time())?;
-        if self.start.date() != self.end.date() {
-            write!(f, "{} ", self.end.date())?;
+        write!(f, "{} {} … ", self.start().date(), self.start().time())?;
+        if self.start().date() != self.end().date() {
+            write!(f, "{} ", self.end().date())?;
         }
-        write!(f, "{}", self.end.time())
+        write!(f, "{}", self.end().time())
     }
 }
 
-/// The windows of `length` that cover `[from, until)`: touching, the last one cut short by `until`.
-/// Without a length the whole range is one window.
-pub fn cut(from: DateTime, until: DateTime, length: Option<Length>) -> impl Iterator<Item = Window> {
-    let mut start = from;
-    std::iter::from_fn(move || {
-        let end = length.and_then(|length| length.after(start)).map_or(until, |end| end.min(until));
-        let window = Window::new(start, end)?;
-        start = end;
-        Some(window)
-    })
+/// A civil time as a number, so that windows can be cut and subtracted like any numbers: microseconds since
+/// 1970-01-01 00:00:00 on the same clock. Civil days have 24 hours there; what the clock does in a zone is
+/// asked only where a bound becomes an instant.
+pub fn micros(time: DateTime) -> i64 {
+    let since = time.duration_since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0));
+    // The calendar's years fit twenty times.
+    i64::try_from(since.as_micros()).unwrap_or(if since.is_negative() { i64::MIN } else { i64::MAX })
+}
+
+/// The civil time of a number that [`micros`] gave; outside the calendar, its nearest end.
+pub fn civil(micros: i64) -> DateTime {
+    let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    epoch.saturating_add(SignedDuration::from_micros(micros))
+}
+
+/// Up to which civil time everything is over at `now`: no clock in the zone shows an earlier one again. Where the
+/// clock will be set back, that is the time it will be set back to.
+pub fn settled(now: Timestamp, zone: &TimeZone) -> DateTime {
+    let shown = zone.to_datetime(now);
+    let again = last_instant(shown, zone).is_some_and(|last| last > now);
+    match zone.following(now).next() {
+        Some(set_back) if again => zone.to_datetime(set_back.timestamp()),
+        Some(_) | None => shown,
+    }
 }
 
 /// The instant of a civil time in a zone, such that a later civil time is never an earlier instant: a time that
@@ -171,12 +166,7 @@ pub fn last_instant(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::civil::date;
     use proptest::prelude::*;
-
-    fn hour(hour: i8) -> DateTime {
-        date(2021, 8, 10).at(hour, 0, 0, 0)
-    }
 
     #[test]
     fn lengths_are_read_as_people_write_them() {
@@ -211,22 +201,6 @@ mod tests {
     }
 
     #[test]
-    fn the_last_window_is_cut_short_not_dropped() {
-        let windows: Vec<_> = cut(hour(0), hour(10), Some(Length::hours(4))).collect();
-        assert_eq!(windows.last().unwrap(), &Window::new(hour(8), hour(10)).unwrap());
-        assert_eq!(windows.len(), 3);
-    }
-
-    #[test]
-    fn without_a_length_the_range_is_one_window() {
-        assert_eq!(
-            cut(hour(0), hour(10), None).collect::<Vec<_>>(),
-            [Window::new(hour(0), hour(10)).unwrap()]
-        );
-        assert_eq!(cut(hour(3), hour(3), None).count(), 0);
-    }
-
-    #[test]
     fn where_the_clock_changes_windows_still_touch() {
         let zone = TimeZone::get("America/New_York").unwrap();
         let at = |text: &str| instant(text.parse().unwrap(), &zone).unwrap().to_string();
@@ -241,7 +215,28 @@ mod tests {
         assert_eq!(last.to_string(), "2021-11-07T06:30:00Z");
     }
 
+    #[test]
+    fn what_will_be_shown_again_is_not_over() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        // 01:00 to 02:00 comes at 05:00 and again at 06:00 UTC.
+        for (now, over) in [
+            ("2021-11-07T04:59:00Z", "2021-11-07T00:59:00"),
+            ("2021-11-07T05:00:00Z", "2021-11-07T01:00:00"),
+            ("2021-11-07T05:59:00Z", "2021-11-07T01:00:00"),
+            ("2021-11-07T06:00:00Z", "2021-11-07T01:00:00"),
+            ("2021-11-07T06:01:00Z", "2021-11-07T01:01:00"),
+            ("2021-03-14T07:01:00Z", "2021-03-14T03:01:00"),
+        ] {
+            assert_eq!(settled(now.parse().unwrap(), &zone).to_string(), over, "{now}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_civil_time_is_its_number(micros in -62_000_000_000_000_000i64..253_000_000_000_000_000) {
+            prop_assert_eq!(super::micros(civil(micros)), micros);
+        }
+
         #[test]
         fn a_later_time_is_never_an_earlier_instant(minutes in 0i64..530_000, more in 0i64..200) {
             let zone = TimeZone::get("America/New_York").unwrap();
@@ -249,19 +244,6 @@ mod tests {
             let one = first.checked_add(Span::new().minutes(minutes)).unwrap();
             let two = one.checked_add(Span::new().minutes(more)).unwrap();
             prop_assert!(instant(one, &zone) <= instant(two, &zone));
-        }
-
-        #[test]
-        fn windows_cover_the_range_exactly_once(minutes in 1i64..5000, length in 1i64..700) {
-            let until = hour(0).checked_add(Span::new().minutes(minutes)).unwrap();
-            let length: Length = format!("{length}m").parse().unwrap();
-            let mut reached = hour(0);
-            for window in cut(hour(0), until, Some(length)) {
-                prop_assert_eq!(window.start(), reached);
-                prop_assert!(window.end() > window.start());
-                reached = window.end();
-            }
-            prop_assert_eq!(reached, until);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! One file per subcommand.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -11,19 +10,21 @@ use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
 use crate::engine::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
-use crate::plan::{self, Catalog, Known, Plan, Selection};
+use crate::inventory::Inventory;
+use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
 use crate::source::SourceError;
 use crate::stop::Stop;
 use crate::target::Address;
-use crate::unit::UnitKey;
 
 mod explain;
+mod facts;
+mod jobs;
 mod preflight;
 mod run;
 mod status;
+mod tables;
 mod trust;
 
 /// Does what the command line asks.
@@ -35,25 +36,30 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Plan(select) => show_plan(common, select),
         Command::Preflight(look) => preflight::preflight(common, look),
-        Command::Run(moves) => run::run(common, moves, crate::engine::Halves::Both, screen),
-        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, screen),
-        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, screen),
+        Command::Run(run) if run.tables_only => tables::create(common, &run.moves.select),
+        Command::Run(run) => {
+            run::run(common, &run.moves, crate::engine::Halves::Both, run.create_tables, screen)
+        }
+        Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
+        Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
         Command::Status(narrow) => status::status(common, narrow),
+        Command::Import(import) => jobs::import(common, import, screen),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }
 }
 
 fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = jobs::inventory(common, &Stop::default())?;
     let selection = selection(&inventory, select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
-    let known = run::known(&ledger_path(common), target.shown())?;
-    let (plan, unlisted) =
-        make_plan(&inventory, &selection, &known, &pool(common), &Stop::default(), Timestamp::now())?;
-    if let Some((name, error)) = unlisted.into_iter().next() {
+    let now = Timestamp::now();
+    let mut facts = facts::of_plan(&ledger_path(common), &inventory, &target, now)?;
+    let looked = look(&inventory, &selection, &mut facts, &pool(common), &Stop::default(), now);
+    if let Some((name, error)) = looked.unlisted.into_iter().next() {
         return Err(Failure::source(&name, error));
     }
+    let plan = plan::plan(&inventory, &selection, &looked.catalog, &facts, now);
     match common.format {
         Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
@@ -61,19 +67,48 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The plan, as both `plan` and the runs make it, and the sources that could not be asked for their tables.
-fn make_plan(
+/// What the sources were asked for the sake of a plan.
+struct Looked {
+    /// The tables of those that a pattern needs.
+    catalog: Catalog,
+    /// The columns of ids that were asked.
+    ids: Vec<WantedIds>,
+    /// The sources that could not be asked.
+    unlisted: Vec<prepare::Unasked>,
+}
+
+/// Asks sources what a plan needs to know of them, where it does: both `plan` and the runs do it so. What ids are there
+/// now joins the facts.
+fn look(
     inventory: &Inventory,
     selection: &Selection,
-    known: &HashMap<UnitKey, Known>,
+    facts: &mut Facts,
     pool: &Pool,
     stop: &Stop,
     now: Timestamp,
-) -> Result<(Plan, Vec<(String, SourceError)>), Failure> {
+) -> Looked {
+    let (catalog, mut unlisted) = catalog(inventory, selection, pool, stop);
+    let ids = plan::wanted_ids(inventory, selection, &catalog);
+    if !ids.is_empty() {
+        let (seen, failed) = prepare::ids(inventory, &ids, pool, stop);
+        unlisted.extend(failed);
+        for (column, span) in seen {
+            let known = facts.ids.entry(column).or_default();
+            known.extend(span.map(|(lowest, highest)| SeenIds { at: now, lowest, highest }));
+        }
+    }
+    Looked { catalog, ids, unlisted }
+}
+
+/// The tables of the sources that a pattern needs, and the sources that could not be asked.
+fn catalog(
+    inventory: &Inventory,
+    selection: &Selection,
+    pool: &Pool,
+    stop: &Stop,
+) -> (Catalog, Vec<(String, SourceError)>) {
     let sources = plan::sources_with_globs(inventory, selection);
-    let (catalog, unlisted) =
-        if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) };
-    Ok((plan::plan(inventory, selection, &catalog, known, now), unlisted))
+    if sources.is_empty() { (Catalog::new(), Vec::new()) } else { prepare::list(sources, pool, stop) }
 }
 
 /// What an operator narrowed the command to, checked against the inventory.
@@ -92,6 +127,7 @@ fn selection(inventory: &Inventory, select: &Select) -> Result<Selection, Failur
         from: select.from,
         until: select.until,
         max_units: select.max_units,
+        retry_failed: false,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::inventory::{self, Inventory};
 use crate::plan::Selection;
 use crate::report::preflight::{json, text};
 use crate::step::preflight::{Area, Ground, Preflight, gather};
+use crate::stop::Stop;
 use crate::target::Address;
 
 /// Asks everybody, judges, and shows it.
@@ -20,7 +21,7 @@ use crate::target::Address;
 /// [`Failure`] where that could not be done at all. What must be mended is no error but exit code 13.
 pub(super) fn preflight(common: &Common, look: &Look) -> Result<Exit, Failure> {
     let begin = Instant::now();
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &Stop::default())?;
     check_names(&inventory, &look.narrow)?;
     check_hosts(&inventory, look)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;

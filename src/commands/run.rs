@@ -1,6 +1,5 @@
 //! `run`, and its halves `export` and `load`.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,23 +7,23 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::{ledger_path, make_plan, pool, print, print_json, selection, width};
+use super::{facts, ledger_path, look, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Moves};
+use crate::engine::remains;
 use crate::engine::{Ground, Halves, Outcome, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::Inventory;
 use crate::ledger::lock::JobLock;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
-use crate::plan::{Known, Plan, Selection, selects};
+use crate::plan::{Plan, Selection, plan, selects};
 use crate::progress::{Progress, Screen};
 use crate::report::run::{Totals, json, text};
 use crate::source::SourceError;
 use crate::step::preflight::{Verdict, cheap};
 use crate::stop::Stop;
 use crate::target::Address;
-use crate::unit::UnitKey;
 
 /// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
 const STOP_LIMIT: Duration = Duration::from_millis(9000);
@@ -33,11 +32,17 @@ const STOP_LIMIT: Duration = Duration::from_millis(9000);
 ///
 /// # Errors
 /// [`Failure`] where that could not be done at all.
-pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Screen) -> Result<Exit, Failure> {
+pub(super) fn run(
+    common: &Common,
+    moves: &Moves,
+    halves: Halves,
+    create_tables: bool,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let stop = Stop::on_signals().context("listening for signals")?;
     stop.end_within(STOP_LIMIT).context("watching over a stop")?;
-    let inventory = inventory::load(&common.inventory)?;
+    let inventory = super::jobs::inventory(common, &stop)?;
     let selection = selection(&inventory, &moves.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let started_at = Timestamp::now();
@@ -46,23 +51,35 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     let mut ledger = Ledger::open(&path)?;
     let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
-    let known = ledger.known(target.shown())?;
-    let wanted =
-        Selection { max_units: if halves == Halves::Load { None } else { selection.max_units }, ..selection };
-    let (mut plan, unlisted) = make_plan(&inventory, &wanted, &known, &pool, &stop, started_at)?;
+    if !ledger.has_caught_up(target.shown())? && !moves.no_preflight {
+        // Before the target is asked for what it holds: what costs nothing is said first.
+        refuse(&inventory, halves != Halves::Load)?;
+    }
+    let mut facts = facts::of_run(&mut ledger, &inventory, &target, started_at)?;
+    let wanted = Selection {
+        max_units: if halves == Halves::Load { None } else { selection.max_units },
+        retry_failed: moves.retry_failed,
+        ..selection
+    };
+    let looked = look(&inventory, &wanted, &mut facts, &pool, &stop, started_at);
+    for one in &looked.ids {
+        if let Some(seen) = facts.ids.get(&one.column).and_then(|seen| seen.last()) {
+            ledger.note_ids(&one.column, *seen, one.lag)?;
+        }
+    }
+    let unlisted = looked.unlisted;
+    let mut plan = plan(&inventory, &wanted, &looked.catalog, &facts, started_at);
+    drop(facts);
     if halves == Halves::Load {
-        plan.units.retain(|unit| known.get(&unit.key) == Some(&Known::Exported));
+        plan.units.retain(|unit| unit.waits);
         plan.units.truncate(moves.select.max_units.unwrap_or(usize::MAX));
     }
     for (name, error) in &unlisted {
         log::error!("source {name}: {error} (try: {})", error.remedy());
     }
     if !moves.no_preflight && !plan.units.is_empty() {
-        let exports = |unit: &crate::unit::Unit| known.get(&unit.key) != Some(&Known::Exported);
-        refuse(&inventory, halves != Halves::Load && plan.units.iter().any(exports))?;
+        refuse(&inventory, halves != Halves::Load && plan.units.iter().any(|unit| !unit.waits))?;
     }
-    drop(known);
-    let mount = Mount::open(&inventory.mount)?;
     let run = Run {
         id: run_id(started_at),
         command: word(halves).into(),
@@ -72,25 +89,40 @@ pub(super) fn run(common: &Common, moves: &Moves, halves: Halves, screen: &Scree
     };
     let _alive = ledger.hold_run(&run)?;
     ledger.begin_run(&run)?;
-    let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
-    let ground = Ground {
-        inventory: &inventory,
-        plan: &plan,
-        run: &run,
-        mount: &mount,
-        target: &target,
-        pool: &pool,
-        stop: &stop,
-        halves,
+    if halves != Halves::Load {
+        ledger.replace(&run, started_at, &plan.replaced)?;
+    }
+    let carry_out = |ledger: &mut Ledger| {
+        remains::sweep(&inventory, &plan, &run, ledger)?;
+        if plan.units.is_empty() {
+            // Where nothing is due, nothing is touched: neither mount nor target.
+            return Ok(Outcome::default());
+        }
+        let mount = Mount::open(&inventory.mount)?;
+        let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
+        let ground = Ground {
+            inventory: &inventory,
+            plan: &plan,
+            run: &run,
+            mount: &mount,
+            target: &target,
+            pool: &pool,
+            stop: &stop,
+            halves,
+            create_tables,
+        };
+        let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
+        progress.finish();
+        outcome
     };
-    let outcome = execute(ground, &mut ledger, &mut |event| progress.hear(event));
-    progress.finish();
-    let exit = outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, &unlisted, &stop));
+    let outcome = carry_out(&mut ledger);
+    let exit =
+        outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, halves, &unlisted, &stop));
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
     let outcome = outcome?;
     match common.format {
         Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
-        Format::Json => print_json(&json(&run.id, &plan, &outcome, begin.elapsed(), exit.code()))?,
+        Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, begin.elapsed(), exit.code()))?,
     }
     Ok(exit)
 }
@@ -104,17 +136,6 @@ fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
     }
 }
 
-/// What a ledger knows, without making one where there is none.
-///
-/// # Errors
-/// [`Failure::Ledger`].
-pub(super) fn known(path: &Path, target_url: &str) -> Result<HashMap<UnitKey, Known>, Failure> {
-    if !path.exists() {
-        return Ok(HashMap::new());
-    }
-    Ok(Ledger::open(path)?.known(target_url)?)
-}
-
 /// Holds every selected job, so that no second process works on one.
 fn lock_jobs(
     inventory: &Inventory,
@@ -126,14 +147,20 @@ fn lock_jobs(
     Ok(jobs.map(|job| JobLock::take(ledger, &job.name, now)).collect::<Result<_, _>>()?)
 }
 
-fn exit(outcome: &Outcome, plan: &Plan, unlisted: &[(String, SourceError)], stop: &Stop) -> Exit {
-    let totals = Totals::of(outcome);
+fn exit(
+    outcome: &Outcome,
+    plan: &Plan,
+    halves: Halves,
+    unlisted: &[(String, SourceError)],
+    stop: &Stop,
+) -> Exit {
+    let totals = Totals::of(plan, outcome, halves);
     let unreachable = !unlisted.is_empty() && unlisted.iter().all(|(_, error)| error.is_unreachable());
     if let Some(exit) = stop.exit() {
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() > 0 || !unlisted.is_empty() {
+    } else if totals.failed + totals.left() > 0 || plan.leaves_something() || !unlisted.is_empty() {
         Exit::UnitsFailed
     } else {
         Exit::Done

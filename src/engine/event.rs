@@ -46,4 +46,6 @@ pub enum What {
     Left,
     /// It is given up, for this run.
     Failed(UnitFailure),
+    /// It was not begun, since its job's `hours` are over.
+    Closed,
 }

@@ -16,6 +16,7 @@ use crate::remote::ssh::Pooled;
 use crate::source::{Script, SourceError};
 use crate::step::export::{self, Order, Outcome, export};
 use crate::step::{Stage, UnitFailure};
+use crate::unit::Unit;
 
 /// Small units that one run of the script takes.
 const SMALL_BATCH: usize = 512;
@@ -46,7 +47,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     }
     for source in &ground.inventory.sources {
         let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
-        let batches = batches(orders, source.sessions);
+        let batches = batches(orders, source.sessions, &|unit| ground.hours(unit).is_some());
         let threads = source.sessions.min(batches.len());
         let queue = std::sync::Arc::new(Queue {
             batches: Mutex::new(batches),
@@ -62,15 +63,24 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
 
 /// Units that are not small come first: they take longest. Those of one batch share its attempts and the time
 /// limit of its session, so they are of one mind about both.
-fn batches(orders: Vec<Order<'_>>, sessions: usize) -> VecDeque<Vec<Order<'_>>> {
+fn batches<'a>(
+    orders: Vec<Order<'a>>,
+    sessions: usize,
+    has_hours: &dyn Fn(&Unit) -> bool,
+) -> VecDeque<Vec<Order<'a>>> {
     let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for order in orders {
         let rule = &order.unit.entry.export;
-        alike.entry((order.small, rule.timeout, rule.retries)).or_default().push(order);
+        // What is in a batch is begun with it: where hours may end, large units stand alone.
+        let most = match (order.small, has_hours(order.unit)) {
+            (true, _) => SMALL_BATCH,
+            (false, true) => 1,
+            (false, false) => BATCH,
+        };
+        alike.entry((most, rule.timeout, rule.retries)).or_default().push(order);
     }
     let mut batches = VecDeque::new();
-    for ((small, ..), orders) in alike {
-        let most = if small { SMALL_BATCH } else { BATCH };
+    for ((most, ..), orders) in alike {
         let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
         let mut orders = orders.into_iter().peekable();
         while orders.peek().is_some() {
@@ -99,7 +109,7 @@ impl<'a> Exporter<'a> {
         ship: Sender<Shipment>,
         tell: Tell,
     ) -> Self {
-        Self { ground, source, script: Script::greenplum(), manifest, remote: None, ship, tell }
+        Self { ground, source, script: Script::exporting(source), manifest, remote: None, ship, tell }
     }
 
     fn work(mut self, queue: &Queue<'_>) {
@@ -109,6 +119,14 @@ impl<'a> Exporter<'a> {
             let Some(batch) = next else { return };
             if self.ground.stop.asked() {
                 return;
+            }
+            let (batch, closed): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|order| self.ground.is_open(order.unit));
+            for order in &closed {
+                self.tell.say(order.index, What::Closed);
+            }
+            if batch.is_empty() {
+                continue;
             }
             let down = locked(&queue.down).clone();
             match down {
@@ -182,6 +200,7 @@ impl<'a> Exporter<'a> {
         let ground = export::Ground {
             source: self.source,
             script: &self.script,
+            zone: &self.ground.inventory.timezone,
             mount: self.ground.mount,
             manifest: self.manifest,
             run: &self.ground.run.id,

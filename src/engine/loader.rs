@@ -250,8 +250,8 @@ impl Loader<'_> {
         for one in cargo {
             match there.get(&one.unit.key) {
                 // This run put them there: it only did not hear so.
-                Some(&rows) => {
-                    let loaded = Loaded { rows, how: How::Now, took: Duration::ZERO };
+                Some(row) => {
+                    let loaded = Loaded { rows: row.rows, how: How::Now, took: Duration::ZERO };
                     self.tell.say(one.index, What::Loaded(loaded));
                 }
                 None => left.push(*one),

@@ -13,22 +13,23 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
-use crate::inventory::Inventory;
+use crate::inventory::{Hours, Inventory};
 use crate::ledger::{Ledger, Record, RecordedFailure, Run, State};
 use crate::mount::{Exported, Mount};
-use crate::plan::Plan;
+use crate::plan::{Needed, Plan};
 use crate::remote::ssh::Pool;
-use crate::step::UnitFailure;
-use crate::step::load::{How, Loaded};
+use crate::step::load::{How, Loaded, overlap_failure};
+use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
-use crate::target::{Address, Session, TargetError};
-use crate::unit::{Unit, UnitKey, series};
+use crate::target::{Address, LogRow, Session, TargetError};
+use crate::unit::{Rows, Unit, read_id};
 
 mod event;
 mod exporter;
 mod loader;
 pub mod prepare;
-mod remains;
+pub mod remains;
+pub mod tables;
 
 pub use event::{Event, What};
 
@@ -66,6 +67,8 @@ pub struct Ground<'a> {
     pub stop: &'a Stop,
     /// Which halves are done.
     pub halves: Halves,
+    /// Whether tables that the target lacks are made.
+    pub create_tables: bool,
 }
 
 /// What became of a unit.
@@ -80,12 +83,28 @@ pub struct Fate {
 }
 
 /// A run's outcome.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
     pub fates: Vec<Option<Fate>>,
     /// No source host that was needed could be reached.
     pub no_source_reached: bool,
+    /// Tables that were made in the target.
+    pub created: Vec<tables::Created>,
+    /// Units that were not begun, since their job's `hours` are over.
+    pub closed: usize,
+}
+
+impl Ground<'_> {
+    /// May this unit be begun now, as far as its job's `hours` go?
+    fn is_open(&self, unit: &Unit) -> bool {
+        self.hours(unit)
+            .is_none_or(|hours| hours.contain(self.inventory.timezone.to_datetime(Timestamp::now()).time()))
+    }
+
+    fn hours(&self, unit: &Unit) -> Option<Hours> {
+        self.inventory.jobs.iter().find(|job| job.name == unit.job).and_then(|job| job.hours)
+    }
 }
 
 /// A published unit on its way to a loader.
@@ -105,22 +124,27 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let plan = ground.plan;
-    remains::sweep(ground, ledger)?;
     let mut book = Book::new(ground, ledger);
     if plan.units.is_empty() {
         return Ok(book.close(false));
     }
     let (mut session, already) = ask_target(ground)?;
-    for (index, loaded) in &already {
-        book.note(Event { unit: *index, what: What::Loaded(*loaded) }, listen)?;
+    for (index, there) in &already {
+        book.note(Event { unit: *index, what: there.clone() }, listen)?;
     }
     let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
-    let (ready, to_export) = book.resumable(left, ground.halves)?;
+    let (mut ready, mut to_export) = book.resumable(left, ground.halves)?;
     for shipment in &ready {
         let what = What::Resumed(shipment.exported.clone());
         book.note(Event { unit: shipment.index, what }, listen)?;
     }
     let mut no_source_reached = false;
+    if ground.create_tables {
+        no_source_reached = book.create_tables(&mut session, &mut ready, &mut to_export, listen)?;
+        if ground.stop.asked() {
+            return Ok(book.close(false));
+        }
+    }
     let mut orders = Vec::new();
     if !to_export.is_empty() {
         let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
@@ -173,7 +197,7 @@ pub fn execute(
 const ASKED: u32 = 3;
 
 /// A session on the target, with the load log in its place, and what of the plan is there.
-fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, Loaded>), Failure> {
+fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Failure> {
     let ask = || -> Result<_, TargetError> {
         let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
         session.ensure_load_log()?;
@@ -194,19 +218,23 @@ fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, Loaded>), 
 }
 
 /// The plan's units that are in the target: a ledger that lags behind, or was deleted, learns of them here.
-fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, Loaded>, TargetError> {
+fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, What>, TargetError> {
     let mut there = HashMap::new();
     for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
         there.extend(session.already_there(source, &ids)?);
     }
-    let found = |(index, rows)| (index, Loaded { rows, how: How::AlreadyThere, took: Duration::ZERO });
-    Ok(plan
-        .units
-        .iter()
-        .enumerate()
-        .filter_map(|(index, unit)| there.get(&unit.key).map(|&rows| (index, rows)))
-        .map(found)
-        .collect())
+    let found = |(index, unit): (usize, &Unit)| Some((index, what_is_there(unit, there.get(&unit.key)?)));
+    Ok(plan.units.iter().enumerate().filter_map(found).collect())
+}
+
+/// A unit's row in the load log says that it is there; unless it stands for other rows, by another window column.
+fn what_is_there(unit: &Unit, row: &LogRow) -> What {
+    if row.is_of(&unit.rows) {
+        return What::Loaded(Loaded { rows: row.rows, how: How::AlreadyThere, took: Duration::ZERO });
+    }
+    // There is a row, so there is a failure.
+    let failure = overlap_failure(vec![row.clone()]);
+    failure.map_or(What::Loading, What::Failed)
 }
 
 /// Where every unit stands, and the ledger that is told of it.
@@ -214,6 +242,8 @@ struct Book<'a> {
     ground: Ground<'a>,
     ledger: &'a mut Ledger,
     fates: Vec<Option<Fate>>,
+    created: Vec<tables::Created>,
+    closed: usize,
     dirty: BTreeSet<usize>,
     written: Instant,
 }
@@ -221,17 +251,51 @@ struct Book<'a> {
 impl<'a> Book<'a> {
     fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
         let fates = vec![None; ground.plan.units.len()];
-        Self { ground, ledger, fates, dirty: BTreeSet::new(), written: Instant::now() }
+        let (created, dirty) = (Vec::new(), BTreeSet::new());
+        Self { ground, ledger, fates, created, closed: 0, dirty, written: Instant::now() }
+    }
+
+    /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
+    /// out; says whether no source could be reached that knows how they are made.
+    fn create_tables(
+        &mut self,
+        session: &mut Session,
+        ready: &mut Vec<Shipment>,
+        to_export: &mut Vec<usize>,
+        listen: &mut dyn FnMut(&Event),
+    ) -> Result<bool, Failure> {
+        let Ground { inventory, plan, pool, stop, .. } = self.ground;
+        let waiting: BTreeSet<usize> = ready.iter().map(|shipment| shipment.index).collect();
+        let left: BTreeSet<usize> = waiting.iter().chain(&*to_export).copied().collect();
+        let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
+        let tables = tables::create_missing(session, inventory, &needed, pool, stop)?;
+        let failure = |index: usize| tables.failed.get(&plan.units[index].target);
+        for &unit in &left {
+            if let Some(failure) = failure(unit) {
+                // What is published already waits with its file for the table.
+                let is_ready = waiting.contains(&unit);
+                let stage = if is_ready { Stage::Load } else { failure.stage };
+                let failure = UnitFailure { stage, file_is_good: is_ready, ..failure.clone() };
+                self.note(Event { unit, what: What::Failed(failure) }, listen)?;
+            }
+        }
+        ready.retain(|shipment| failure(shipment.index).is_none());
+        to_export.retain(|&index| failure(index).is_none());
+        self.created = tables.created;
+        Ok(tables.no_source_reached)
     }
 
     /// Sorts what is left into files that an earlier run published and units that have to be exported.
     fn resumable(&self, left: Vec<usize>, halves: Halves) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
         let (mut ready, mut to_export) = (Vec::new(), Vec::new());
         for index in left {
+            let unit = &self.ground.plan.units[index];
             let exported = match halves {
-                Halves::Export => None,
-                Halves::Both | Halves::Load => self.ledger.exported(&self.ground.plan.units[index].key)?,
+                Halves::Both | Halves::Load if unit.waits => self.ledger.exported(&unit.key)?,
+                Halves::Both | Halves::Load | Halves::Export => None,
             };
+            // A file that left out less, or more, than is loaded by now is of no more use.
+            let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
             match (exported, halves) {
                 (Some(exported), _) => ready.push(Shipment { index, exported }),
                 (None, Halves::Both | Halves::Export) => to_export.push(index),
@@ -271,6 +335,10 @@ impl<'a> Book<'a> {
             self.write()?;
         }
         listen(&event);
+        if matches!(event.what, What::Closed) {
+            self.closed += 1;
+            return Ok(());
+        }
         if let What::Failed(failure) = &event.what {
             self.learn(event.unit, &failure.overlaps)?;
         }
@@ -281,18 +349,22 @@ impl<'a> Book<'a> {
     }
 
     /// Takes over from the load log what the ledger did not know: units of the same table by other bounds.
-    fn learn(&mut self, index: usize, ids: &[String]) -> Result<(), Failure> {
+    fn learn(&mut self, index: usize, rows: &[LogRow]) -> Result<(), Failure> {
         let unit = &self.ground.plan.units[index];
-        let loaded = Record { state: State::Loaded, ..Fate::begun().record };
-        let known: Vec<Unit> = ids
+        let known: Vec<(Unit, Record)> = rows
             .iter()
-            .map(|id| Unit {
-                key: UnitKey { source: unit.key.source.clone(), id: id.clone() },
-                window: series(id).map(|(_, window)| window),
-                ..unit.clone()
+            .filter_map(|row| {
+                let named = read_id(&row.key.id)?;
+                let measure = row.measure.clone().unwrap_or_else(|| unit.rows.measure.clone());
+                let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
+                let known =
+                    Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };
+                let loaded =
+                    Record { state: State::Loaded, rows_loaded: Some(row.rows), ..Fate::begun().record };
+                Some((known, loaded))
             })
             .collect();
-        let records = known.iter().map(|unit| (unit, &loaded));
+        let records = known.iter().map(|(unit, record)| (unit, record));
         Ok(self.ledger.record(self.ground.run, Timestamp::now(), records)?)
     }
 
@@ -307,7 +379,8 @@ impl<'a> Book<'a> {
     }
 
     fn close(self, no_source_reached: bool) -> Outcome {
-        Outcome { fates: self.fates, no_source_reached }
+        let Self { fates, created, closed, .. } = self;
+        Outcome { fates, no_source_reached, created, closed }
     }
 }
 
@@ -344,6 +417,7 @@ impl Fate {
                 record.state = State::Exported;
                 record.exported = Some(exported);
             }
+            What::Closed => {}
             What::Loading => record.state = State::Loading,
             What::Loaded(loaded) => {
                 record.state = State::Loaded;
@@ -357,12 +431,15 @@ impl Fate {
                 record.failure = None;
                 self.failure = None;
             }
-            What::Retrying(failure) | What::Failed(failure) => {
+            What::Retrying(ref failure) | What::Failed(ref failure) => {
+                let counts = failure.own && matches!(what, What::Failed(_));
+                let failure = failure.clone();
                 record.state = State::Failed;
                 record.failure = Some(RecordedFailure {
                     stage: failure.stage.word(),
                     error: failure.error.clone(),
                     remedy: failure.remedy.clone(),
+                    counts,
                 });
                 if !failure.file_is_good {
                     record.exported = None;

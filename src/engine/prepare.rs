@@ -1,7 +1,9 @@
 //! Before the first row moves: every source and the target are asked what they hold, and each unit is either
 //! ready or failed with its reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::civil::Date;
 use rayon::prelude::*;
@@ -9,13 +11,13 @@ use rayon::prelude::*;
 use super::{ASKED, pause};
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
-use crate::plan::{Catalog, Plan};
+use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
 use crate::remote::ssh::{HostText, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::export::Order;
-use crate::step::{Stage, UnitFailure, check};
+use crate::step::{Stage, UnitFailure, argv, check};
 use crate::stop::Stop;
 use crate::target::TargetTable;
 use crate::unit::{Unit, UnitKey};
@@ -23,9 +25,9 @@ use crate::unit::{Unit, UnitKey};
 /// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
 const SMALL: u64 = 1 << 20;
 /// How long one question to a catalog may take.
-const CATALOG_STATEMENT: std::time::Duration = std::time::Duration::from_secs(20);
+const CATALOG_STATEMENT: Duration = Duration::from_secs(20);
 /// How long a catalog may take to answer.
-const CATALOG_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+const CATALOG_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a source's catalog says.
 #[derive(Debug, Default)]
@@ -36,8 +38,14 @@ pub struct SourceCatalog {
 /// A source that was asked: its catalog, or why it has none.
 pub type Asked<T> = BTreeMap<String, Result<T, SourceError>>;
 
+/// A source that could not be asked, and why.
+pub type Unasked = (String, SourceError);
+
+/// A column's lowest and highest id.
+pub type Span = (IdColumn, Option<(i64, i64)>);
+
 /// Asks every source in parallel. A source that cannot be reached does not hold the others up.
-fn ask_each<T: Send>(
+pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
     stop: &Stop,
@@ -86,7 +94,7 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 }
 
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
-pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(String, SourceError)>) {
+pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<Unasked>) {
     let asked = ask_each(sources, pool, stop, |source, remote, script| {
         let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
         let mut tables = Vec::new();
@@ -104,6 +112,43 @@ pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<(S
         }
     }
     (catalog, unlisted)
+}
+
+/// The lowest and the highest id of columns, `None` where a table holds none; and the sources that could not be asked. A
+/// table that cannot be asked is only said: it may be missing, or be of another type.
+pub fn ids(
+    inventory: &Inventory,
+    wanted: &[WantedIds],
+    pool: &Pool,
+    stop: &Stop,
+) -> (Vec<Span>, Vec<Unasked>) {
+    let is_asked = |source: &&Source| wanted.iter().any(|one| one.column.source == source.name);
+    let sources = inventory.sources.iter().filter(is_asked).collect();
+    let asked = ask_each(sources, pool, stop, |source, remote, script| {
+        let mut questions = Questions::begin(remote, script, source, "ids", bounds(stop))?;
+        let mut seen = Vec::new();
+        for one in wanted.iter().filter(|one| one.column.source == source.name) {
+            let mut span = None;
+            let sql = postgres::span_of_ids(&one.table, &one.column.column);
+            match questions.ask(sql, &format!("asking for the ids of {}", one.table), |row| {
+                span = postgres::read_span(row);
+            }) {
+                Ok(()) => seen.push((one.column.clone(), span)),
+                Err(error @ SourceError::Failed { .. }) => log::error!("{error} (try: {})", error.remedy()),
+                Err(error) => return Err(error),
+            }
+        }
+        questions.end()?;
+        Ok(seen)
+    });
+    let (mut seen, mut failed) = (Vec::new(), Vec::new());
+    for (name, answer) in asked {
+        match answer {
+            Ok(some) => seen.extend(some),
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    (seen, failed)
 }
 
 /// Describes the tables of a plan, source by source.
@@ -139,13 +184,21 @@ pub fn describe(inventory: &Inventory, units: &[&Unit], pool: &Pool, stop: &Stop
                 Err(SourceError::Failed { .. }) => ask(false)?,
                 asked => asked?,
             }
+            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
+                let read = postgres::read_ancestor(row);
+                if let Some((known, ancestor)) =
+                    read.and_then(|(table, ancestor)| Some((catalog.tables.get_mut(&table)?, ancestor)))
+                {
+                    known.ancestors.push(ancestor);
+                }
+            })?;
         }
         questions.end()?;
         Ok(catalog)
     })
 }
 
-fn bounds(stop: &Stop) -> Bounds<'_> {
+pub(super) fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
@@ -158,13 +211,24 @@ pub(super) fn orders<'a>(
     targets: &HashMap<TableName, TargetTable>,
     today: Date,
 ) -> Vec<(usize, Result<Order<'a>, UnitFailure>)> {
+    let mut files = HashSet::new();
     wanted
         .iter()
         .map(|&index| {
             let unit = &plan.units[index];
-            (index, order(index, unit, inventory, sources, targets, today))
+            let order = order(index, unit, inventory, sources, targets, today);
+            (index, order.and_then(|order| own_file(order, &mut files)))
         })
         .collect()
+}
+
+/// Gives a unit its file, unless another has it: the pattern of a script of the user's own may not tell them apart.
+fn own_file<'a>(order: Order<'a>, files: &mut HashSet<PathBuf>) -> Result<Order<'a>, UnitFailure> {
+    if files.insert(order.file.clone()) {
+        return Ok(order);
+    }
+    let error = format!("{} is the file of another unit as well", order.file.display());
+    Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"))
 }
 
 fn order<'a>(
@@ -180,14 +244,20 @@ fn order<'a>(
         Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
         None => None,
     };
-    let columns = check::columns(unit, source, targets.get(&unit.target))
+    let moves = |table: &TableName| plan::mover(inventory, &unit.key.source, table);
+    let columns = check::with_parent(unit, source, moves)
+        .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
     let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {
         UnitFailure::new(Stage::Check, &error, "correct `window` for this table in the inventory")
     })?;
+    let file = match inventory.source(&unit.key.source) {
+        Some(source) => argv::file(source, unit, today)?,
+        None => unit.relative_path(today),
+    };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
-    Ok(Order { index, unit, file: unit.relative_path(today), columns, sql, small })
+    Ok(Order { index, unit, file, columns, sql, small })
 }
 
 /// Keys of units, by source: how the load log is asked.

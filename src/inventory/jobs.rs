@@ -17,16 +17,20 @@ const KEYS: &[&str] = &["source", "from", "until", "hours", "tables", "window", 
 const EXAMPLE: &str = "nightly: { source: fab1, from: 2021-08-10, tables: [ … ] }";
 const FROM: &str = "from: 2021-08-10 00:00:00";
 
-/// All jobs, in the order written, and their paths.
+/// All jobs, in the order written, and their paths. With `rest_is_unknown` more may come from catalogs, so that
+/// nobody knows yet what of the defaults is used.
 pub(super) fn read(
     reader: &mut Reader,
     at: &At<'_>,
     defaults: &Rules,
     sources: Option<&At<'_>>,
     zone: &TimeZone,
+    rest_is_unknown: bool,
 ) -> (Vec<Job>, Written) {
     let mut matches = Matches::default();
-    matches.written(defaults);
+    if !rest_is_unknown {
+        matches.written(defaults);
+    }
     let mut jobs = Vec::new();
     let mut written = Written::default();
     for (key, at) in reader.entries(at, &format!("jobs: {{ {EXAMPLE} }}")) {
@@ -72,12 +76,8 @@ fn read_source(reader: &mut Reader, at: &At<'_>, sources: Option<&At<'_>>) -> Op
     let Some(Value::Map(entries)) = sources.map(|at| &at.node.value) else { return Some(name.to_owned()) };
     let known: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
     if !known.contains(&name) {
-        let remedy = match suggest::nearest(name, known.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("add it under `sources:`, or use one that is there: {}", known.join(", ")),
-        };
         let shown = reader.secrets.echo(name);
-        reader.fault(at, format!("there is no source {shown}"), remedy);
+        reader.fault(at, format!("there is no source {shown}"), suggest::remedy_for_source(name, &known));
     }
     Some(name.to_owned())
 }

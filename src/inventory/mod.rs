@@ -4,6 +4,9 @@
 //! filled. Whatever is wrong is collected on the way and told at once, with file, line, column, key and
 //! remedy. A fault anywhere means that there is no inventory; a secret anywhere is a fault, and is not shown.
 
+mod argv;
+mod catalog;
+mod draft;
 mod fault;
 mod jobs;
 pub mod model;
@@ -26,15 +29,29 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use catalog::{Answer, CatalogQuery, Fetched, Finding, JobCatalog};
+pub use draft::{Draft, Import};
 pub use fault::{Fault, InventoryError, Place};
 pub use model::*;
-use reader::Reader;
 
-/// Reads an inventory from a file.
+/// Reads an inventory from a file. Nobody is asked: jobs of its catalogs are not in it.
 ///
 /// # Errors
 /// [`InventoryError`] with everything that is wrong; a file that cannot be read is a fault too.
 pub fn load(path: &Path) -> Result<Inventory, InventoryError> {
+    Draft::open(path).map(Draft::into_inventory)
+}
+
+/// Reads an inventory from its text, as [`load`] does; `path` is for messages only.
+///
+/// # Errors
+/// [`InventoryError`] with everything that is wrong.
+pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
+    Draft::parse(text, path).map(Draft::into_inventory)
+}
+
+/// What a file holds.
+fn text(path: &Path) -> Result<String, InventoryError> {
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
@@ -45,37 +62,19 @@ pub fn load(path: &Path) -> Result<Inventory, InventoryError> {
             "name it with --inventory PATH or in GPFERRY_INVENTORY; inventory/first.yml is one to start from",
         ));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
-        // A character may be cut where a file is too long: that is what is wrong with it then.
-        Err(_) if bytes.len() > yaml::MAX_BYTES => parse(&" ".repeat(bytes.len()), path),
-        Err(error) => {
-            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            Err(whole_file(
-                path,
-                format!("line {line} holds bytes that are not UTF-8"),
-                "save the file as UTF-8: iconv -f GB18030 -t UTF-8 inventory.yml",
-            ))
+    String::from_utf8(bytes).or_else(|error| {
+        let (valid, bytes) = (error.utf8_error().valid_up_to(), error.into_bytes());
+        if bytes.len() > yaml::MAX_BYTES {
+            // A character may be cut where a file is too long: that is what is wrong with it then.
+            return Ok(" ".repeat(bytes.len()));
         }
-    }
-}
-
-/// Reads an inventory from its text; `path` is for messages only.
-///
-/// # Errors
-/// [`InventoryError`] with everything that is wrong.
-pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
-    let root = yaml::read(text).map_err(|fault| InventoryError::new(path, vec![*fault]))?;
-    let mut reader = Reader::new(&root);
-    let meant = top::read(&mut reader, &root, path);
-    if let Some((inventory, written)) = &meant {
-        overlap::check(&mut reader, inventory, written);
-        support::check(&mut reader, inventory, written);
-    }
-    match (meant, reader.into_faults()) {
-        (Some((inventory, _)), faults) if faults.is_empty() => Ok(inventory),
-        (_, faults) => Err(InventoryError::new(path, faults)),
-    }
+        let line = 1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count();
+        Err(whole_file(
+            path,
+            format!("line {line} holds bytes that are not UTF-8"),
+            "save the file as UTF-8: iconv -f GB18030 -t UTF-8 inventory.yml",
+        ))
+    })
 }
 
 fn whole_file(path: &Path, what: String, remedy: &str) -> InventoryError {

@@ -3,12 +3,16 @@
 //! Nothing here knows how YAML looks; nothing downstream asks again what a key meant or what its default
 //! was. Values of these types are made by [`super::load`] alone, and by tests.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 
+use super::catalog::JobCatalog;
+use crate::file_pattern::FilePattern;
+use crate::measure::{Measure, Scale};
 use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
@@ -26,6 +30,8 @@ pub struct Inventory {
     pub target: Target,
     /// The databases that are exported, by name, in the order written.
     pub sources: Vec<Source>,
+    /// Databases that hold more jobs. [`super::load`] leaves those out; [`super::Draft::complete`] adds them.
+    pub catalogs: Vec<JobCatalog>,
     /// What is moved, in the order written.
     pub jobs: Vec<Job>,
 }
@@ -102,8 +108,15 @@ pub struct Source {
     pub connection: Connection,
     /// Parallel exports, each one database session. At least 1.
     pub sessions: usize,
-    /// A script of the user's own instead of the bundled one.
+    /// A script of the user's own that exports instead of the bundled one.
     pub script: Option<CustomScript>,
+}
+
+impl Source {
+    /// The script that is called by arguments, where this source has one.
+    pub fn argv(&self) -> Option<&CustomScript> {
+        self.script.as_ref().filter(|script| script.call == Call::Argv)
+    }
 }
 
 /// Which kind of database a source is.
@@ -132,17 +145,18 @@ pub struct Connection {
     pub psql: Option<PathBuf>,
 }
 
-/// A script that people already have (called per unit, by arguments).
+/// A script of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomScript {
     /// Absolute path on the source host.
     pub path: PathBuf,
     /// How it is called.
     pub call: Call,
-    /// Exit codes that mean success; `[0]` by default.
+    /// Exit codes that mean success; `[0]` by default. Only [`Call::Argv`].
     pub ok: Vec<u8>,
-    /// Where it writes, below the mount's subdirectory: `{yyyymm}/{dd}/{table}/{unit}.csv.gz`.
-    pub file: String,
+    /// Where it writes, below the mount's subdirectory: `{yyyymm}/{dd}/{table}/{unit}.csv.gz` by default. Only
+    /// [`Call::Argv`].
+    pub file: FilePattern,
 }
 
 /// How a script is called.
@@ -180,6 +194,24 @@ pub struct Hours {
     pub until: Time,
 }
 
+impl Hours {
+    /// Is this time of day inside? `00:00-24:00` is the whole day.
+    pub fn contain(&self, time: Time) -> bool {
+        if self.from < self.until {
+            self.from <= time && time < self.until
+        } else {
+            self.from <= time || time < self.until
+        }
+    }
+}
+
+/// `22:00-04:00`.
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.from.strftime("%H:%M"), self.until.strftime("%H:%M"))
+    }
+}
+
 /// One entry under `tables:`.
 #[derive(Debug, Clone)]
 pub struct TableEntry {
@@ -202,13 +234,29 @@ pub struct TableEntry {
 pub enum TableSelector {
     /// This one.
     One(TableName),
-    /// Every table of the source's catalog whose schema and name match these globs.
+    /// Every table of the source's catalog that matches, and that no entry names.
     Glob {
-        /// Glob over the schema's name.
-        schema: String,
-        /// Glob over the table's name.
-        table: String,
+        /// What matches.
+        pattern: Pattern,
+        /// What is left out all the same.
+        except: Vec<Pattern>,
     },
+}
+
+/// A glob over schemas and one over tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// Glob over the schema's name.
+    pub schema: String,
+    /// Glob over the table's name.
+    pub table: String,
+}
+
+/// `tiny.d*`.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
 }
 
 /// How a table is cut in windows.
@@ -220,14 +268,61 @@ pub enum WindowRule {
         every: Option<Length>,
     },
     /// Half-open intervals of a column.
-    By {
-        /// The window column.
-        column: String,
-        /// How long one is; absent: the job's whole range is one window.
+    By(WindowBy),
+}
+
+/// Windows by a column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowBy {
+    /// The window column.
+    pub column: String,
+    /// How its values are read, and how long a window is.
+    pub cut: Cut,
+    /// A window is due once its end is this long ago. For ids: once its last id was there this long ago.
+    pub lag: Duration,
+    /// What becomes of rows whose window column is NULL.
+    pub null_window: NullWindow,
+}
+
+impl WindowBy {
+    /// By what the rows of a table with this rule are told apart.
+    pub fn measure(&self) -> Measure {
+        let scale = match self.cut {
+            Cut::Time { scale, .. } => scale,
+            Cut::Ids { .. } => Scale::Id,
+        };
+        Measure::By(scale, self.column.clone())
+    }
+}
+
+/// What windows are cut by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cut {
+    /// By time.
+    Time {
+        /// How the column's values are read; never [`Scale::Id`].
+        scale: Scale,
+        /// How long a window is; absent: the job's whole range is one window.
         length: Option<Length>,
-        /// A window is due once its end is this long ago.
-        lag: Duration,
     },
+    /// By a growing id.
+    Ids {
+        /// How many ids a window holds at most; more than 0.
+        step: i64,
+        /// The first id; absent: the lowest that is there.
+        from: Option<i64>,
+        /// The first id no more; absent: goes on for ever. After `from`.
+        until: Option<i64>,
+    },
+}
+
+/// What becomes of rows whose window column is NULL: they are in no window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NullWindow {
+    /// They are left alone, and counted.
+    Skip,
+    /// They are one unit of their own, moved once.
+    Include,
 }
 
 /// How a unit's rows go in.

@@ -17,21 +17,19 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
                 TableSelector::One(name) => {
                     (format!("{name} to {}", entry.target.as_ref().unwrap_or(name)), "source table")
                 }
-                TableSelector::Glob { schema, table } => (format!("pattern {schema}.{table}"), "pattern"),
+                TableSelector::Glob { pattern, .. } => (format!("pattern {pattern}"), "pattern"),
             };
             let filter = entry.filter.as_ref().map(ToString::to_string).unwrap_or_default();
             let Some(earlier) = first.insert((&job.source, what.clone(), filter.clone()), path) else {
                 continue;
             };
             first.insert((&job.source, what, filter), earlier);
-            let line = reader.place(earlier).line;
+            let earlier = reader.whereabouts(earlier);
             let source = reader.secrets.echo(&job.source);
             reader.add(Fault::new(
                 reader.place(path),
                 path.clone(),
-                format!(
-                    "the same {target} of source {source} goes to the same place by {earlier} in line {line}"
-                ),
+                format!("the same {target} of source {source} goes to the same place by {earlier}"),
                 "remove one of the two, or give both a `where` so that no row is in both",
             ));
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::catalog::Origins;
 use super::fault::{Fault, Place};
 use super::secrets::{self, Secrets};
 use super::suggest;
@@ -51,12 +52,23 @@ pub(super) struct Reader {
     pub(super) secrets: Secrets,
     faults: Vec<Fault>,
     places: HashMap<String, Place>,
+    origins: Origins,
 }
 
 impl Reader {
     /// Looks through the whole tree for what is wrong wherever it stands: equal keys and secrets.
     pub(super) fn new(root: &Node) -> Self {
-        let mut reader = Self { secrets: Secrets::default(), faults: Vec::new(), places: HashMap::new() };
+        Self::with(root, Origins::default())
+    }
+
+    /// As [`Reader::new`], for a tree that rows of catalogs are in.
+    pub(super) fn with(root: &Node, origins: Origins) -> Self {
+        let mut reader = Self {
+            secrets: Secrets::beside(origins.hidden()),
+            faults: Vec::new(),
+            places: HashMap::new(),
+            origins,
+        };
         reader.survey(&At::root(root), Names::Keys);
         reader
     }
@@ -91,7 +103,7 @@ impl Reader {
 
     fn survey_entry(&mut self, at: &At<'_>, key: &Key, node: &Node, names: Names) {
         let inner = match (names, at.path.is_empty(), key.text.as_str()) {
-            (Names::Keys, true, "sources" | "jobs") => Names::Free,
+            (Names::Keys, true, "sources" | "jobs" | "catalog") => Names::Free,
             _ => Names::Keys,
         };
         let named_freely = names == Names::Free && matches!(node.value, Value::Map(_));
@@ -195,6 +207,14 @@ impl Reader {
         self.places.get(path).copied().unwrap_or(Place::START)
     }
 
+    /// Where that is, for a message: a line of the file, or a row of a catalog.
+    pub(super) fn whereabouts(&self, path: &str) -> String {
+        let place = self.place(path);
+        self.origins
+            .described(place)
+            .map_or_else(|| format!("{path} in line {}", place.line), |row| format!("the {row}"))
+    }
+
     /// Is this path written?
     pub(super) fn is_written(&self, path: &str) -> bool {
         self.places.contains_key(path)
@@ -202,7 +222,8 @@ impl Reader {
 
     /// Everything that is wrong.
     pub(super) fn into_faults(self) -> Vec<Fault> {
-        self.faults
+        let origins = self.origins;
+        self.faults.into_iter().map(|fault| origins.told(fault)).collect()
     }
 }
 

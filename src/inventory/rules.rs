@@ -5,11 +5,17 @@
 
 use std::time::Duration;
 
-use super::model::{Compressor, ExportRule, LoadMode, LoadRule, OnPkViolation, WindowRule};
+use super::model::{
+    Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation, WindowBy, WindowRule,
+};
 use super::reader::{At, Fields, Reader};
-use super::scalars::{length, pause, size, text, whole, word};
+use super::scalars::{length, number, pause, size, text, whole, word};
 use super::yaml::Value;
+use crate::measure::Scale;
 use crate::window::Length;
+
+/// What an id may be: its window's end is one more.
+const IDS: std::ops::RangeInclusive<i64> = -i64::MAX..=i64::MAX - 1;
 
 /// What one layer says, or several laid over each other.
 #[derive(Debug, Clone, Default)]
@@ -28,9 +34,22 @@ pub(super) enum WindowLayer {
     /// `none`.
     None,
     /// Some of the keys.
-    By { column: Option<String>, length: Option<Length>, lag: Option<Duration> },
+    By(WindowKeys),
     /// Something that is a fault already.
     Faulty,
+}
+
+/// The keys of a window, each where it is written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WindowKeys {
+    pub(super) column: Option<String>,
+    pub(super) scale: Option<Scale>,
+    pub(super) length: Option<Length>,
+    pub(super) lag: Option<Duration>,
+    pub(super) step: Option<i64>,
+    pub(super) from: Option<i64>,
+    pub(super) until: Option<i64>,
+    pub(super) null_window: Option<NullWindow>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -145,14 +164,8 @@ impl WindowLayer {
     fn over(self, below: &WindowLayer) -> WindowLayer {
         match (self, below) {
             (WindowLayer::Silent, below) => below.clone(),
-            (WindowLayer::By { .. }, WindowLayer::Faulty) => WindowLayer::Faulty,
-            (WindowLayer::By { column, length, lag }, WindowLayer::By { column: c, length: l, lag: g }) => {
-                WindowLayer::By {
-                    column: column.or_else(|| c.clone()),
-                    length: length.or(*l),
-                    lag: lag.or(*g),
-                }
-            }
+            (WindowLayer::By(_), WindowLayer::Faulty) => WindowLayer::Faulty,
+            (WindowLayer::By(keys), WindowLayer::By(below)) => WindowLayer::By(keys.over(below)),
             (this, _) => this,
         }
     }
@@ -165,20 +178,53 @@ impl WindowLayer {
             }
             WindowLayer::Faulty => Err(""),
             WindowLayer::None => Ok(WindowRule::None { every }),
-            WindowLayer::By { column: None, .. } => {
-                Err("the window has no column, here or in its job or in `defaults`")
-            }
-            WindowLayer::By { column: Some(column), length, lag } => Ok(WindowRule::By {
-                column: column.clone(),
-                length: *length,
-                lag: lag.unwrap_or(Duration::from_secs(5 * 60)),
-            }),
+            WindowLayer::By(keys) => keys.rule().map(WindowRule::By),
         }
+    }
+}
+
+impl WindowKeys {
+    fn over(self, below: &WindowKeys) -> WindowKeys {
+        // Another type makes other lengths and bounds of the layers below meaningless, not wrong: they are for
+        // the tables that have the type of that layer.
+        WindowKeys {
+            column: self.column.or_else(|| below.column.clone()),
+            scale: self.scale.or(below.scale),
+            length: self.length.or(below.length),
+            lag: self.lag.or(below.lag),
+            step: self.step.or(below.step),
+            from: self.from.or(below.from),
+            until: self.until.or(below.until),
+            null_window: self.null_window.or(below.null_window),
+        }
+    }
+
+    fn rule(&self) -> Result<WindowBy, &'static str> {
+        let column =
+            self.column.clone().ok_or("the window has no column, here or in its job or in `defaults`")?;
+        let cut = match self.scale.unwrap_or(Scale::Time) {
+            Scale::Id => Cut::Ids {
+                step: self
+                    .step
+                    .ok_or("a window of type `id` has no `step`, the number of ids that it holds")?,
+                from: self.from,
+                until: self.until,
+            },
+            scale => Cut::Time { scale, length: self.length },
+        };
+        Ok(WindowBy {
+            column,
+            cut,
+            lag: self.lag.unwrap_or(Duration::from_secs(5 * 60)),
+            null_window: self.null_window.unwrap_or(NullWindow::Skip),
+        })
     }
 }
 
 fn read_window(reader: &mut Reader, at: &At<'_>) -> WindowLayer {
     const EXAMPLE: &str = "`window: { column: evt_timestamp, length: 4h }` or `window: none`";
+    const KEYS: &[&str] = &["column", "type", "length", "lag", "step", "from", "until", "null_window"];
+    const NULLS: [(&str, NullWindow); 2] = [("skip", NullWindow::Skip), ("include", NullWindow::Include)];
     if let Value::Text(text) = &at.node.value {
         if text == "none" {
             return WindowLayer::None;
@@ -187,18 +233,47 @@ fn read_window(reader: &mut Reader, at: &At<'_>) -> WindowLayer {
         reader.fault(at, format!("{shown} is neither a map nor `none`"), format!("write it as {EXAMPLE}"));
         return WindowLayer::Faulty;
     }
-    let Some(fields) = reader.fields(at, &["column", "length", "lag"], EXAMPLE) else {
+    let Some(fields) = reader.fields(at, KEYS, EXAMPLE) else {
         return WindowLayer::Faulty;
     };
-    WindowLayer::By {
+    let keys = WindowKeys {
         column: fields
             .get("column")
             .map(|at| text(reader, &at, "column: \"evt_timestamp\"").unwrap_or_default().to_owned()),
+        scale: fields
+            .get("type")
+            .and_then(|at| word(reader, &at, &Scale::ALL.map(|scale| (scale.word(), scale)))),
         // Any length in place of a faulty one, so that the job is not asked for its end as well.
         length: fields
             .get("length")
             .map(|at| length(reader, &at, "length: 4h").unwrap_or_else(|| Length::hours(1))),
         lag: fields.get("lag").and_then(|at| pause(reader, &at, "lag: 5m")),
+        step: fields.get("step").map(|at| number(reader, &at, 1..=i64::MAX, "step: 100000").unwrap_or(1)),
+        from: fields.get("from").and_then(|at| number(reader, &at, IDS, "from: 1")),
+        until: fields.get("until").and_then(|at| number(reader, &at, IDS, "until: 1000001")),
+        null_window: fields.get("null_window").and_then(|at| word(reader, &at, &NULLS)),
+    };
+    if let (Some(at), Some(from), Some(until)) = (fields.get("from"), keys.from, keys.until)
+        && from >= until
+    {
+        let what = format!("{from} is not before {until}, which is `until`: no id lies between them");
+        reader.fault(&at, what, "make `until` greater than `from`, or leave it out");
+    }
+    report_mixed(reader, &fields, keys.scale);
+    WindowLayer::By(keys)
+}
+
+/// Keys of ids beside a type of time, and the other way round, where both stand in one layer.
+fn report_mixed(reader: &mut Reader, fields: &Fields<'_>, scale: Option<Scale>) {
+    let (wrong, of): (&[&str], _) = match scale {
+        None => return,
+        Some(Scale::Id) => (&["length"], "a window of time; one of ids has `step`"),
+        Some(_) => (&["step", "from", "until"], "a window of type `id`"),
+    };
+    for key in wrong {
+        if let Some(at) = fields.get(key) {
+            reader.fault(&at, format!("`{key}` is for {of}"), "remove it, or correct `type`");
+        }
     }
 }
 

@@ -88,6 +88,17 @@ pub(super) fn whole(
     range: RangeInclusive<u32>,
     example: &str,
 ) -> Option<u32> {
+    let range = i64::from(*range.start())..=i64::from(*range.end());
+    number(reader, at, range, example).and_then(|number| u32::try_from(number).ok())
+}
+
+/// A whole number, of either sign, within a range.
+pub(super) fn number(
+    reader: &mut Reader,
+    at: &At<'_>,
+    range: RangeInclusive<i64>,
+    example: &str,
+) -> Option<i64> {
     let remedy = format!("a whole number from {} to {}, as in {example}", range.start(), range.end());
     let Value::Number(written) = &at.node.value else {
         reader.wrong_type(at, "a number", remedy);
@@ -182,7 +193,7 @@ pub(super) fn timestamp(
         reader.wrong_type(at, "a timestamp", remedy);
         return None;
     };
-    let found = civil(text).or_else(|| instant(text).map(|instant| zone.to_datetime(instant)));
+    let found = moment(text, zone);
     if found.is_none() {
         let shown = reader.secrets.echo(text);
         reader.fault(at, format!("{shown} is not a timestamp"), remedy);
@@ -190,9 +201,14 @@ pub(super) fn timestamp(
     found
 }
 
+/// The time in the zone that a text means.
+pub(super) fn moment(text: &str, zone: &TimeZone) -> Option<DateTime> {
+    civil(text).or_else(|| instant(text).map(|instant| zone.to_datetime(instant)))
+}
+
 /// The forms without an offset. jiff would take more than is meant here (week dates, an offset that it
 /// ignores, nanoseconds that PostgreSQL cuts), so the form is checked first.
-fn civil(text: &str) -> Option<DateTime> {
+pub(super) fn civil(text: &str) -> Option<DateTime> {
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let (form, part) = form.split_once('.').unwrap_or((&form, "0"));
     let known =

@@ -3,6 +3,8 @@
 //! A secret is found by the key it stands under or by the form of a URL. Every written value that a message
 //! repeats goes through [`Secrets::echo`], which shows nothing that looks like one or repeats one.
 
+use std::collections::HashSet;
+
 use percent_encoding::percent_decode_str;
 
 use super::yaml::{Node, Value};
@@ -75,9 +77,18 @@ pub(super) fn may_show_lines_until(text: &str, line: usize) -> bool {
 
 /// The secrets of one inventory, known only so that they are not shown.
 #[derive(Default)]
-pub(super) struct Secrets(Vec<String>);
+pub(super) struct Secrets {
+    known: Vec<String>,
+    /// Values of catalogs: not secret, and nobody's business in a message.
+    unshown: HashSet<String>,
+}
 
 impl Secrets {
+    /// None yet, and these values that no message shows either.
+    pub(super) fn beside(unshown: HashSet<String>) -> Self {
+        Self { known: Vec::new(), unshown }
+    }
+
     /// Remembers every scalar below this node.
     pub(super) fn remember(&mut self, node: &Node) {
         match &node.value {
@@ -104,18 +115,23 @@ impl Secrets {
     fn remember_text(&mut self, text: &str) {
         let text = text.trim();
         if !text.is_empty() {
-            self.0.push(text.to_owned());
+            self.known.push(text.to_owned());
         }
     }
 
     /// Must this text not be shown?
     pub(super) fn hides(&self, text: &str) -> bool {
-        looks_secret(text) || self.0.iter().any(|secret| text.contains(secret.as_str()))
+        looks_secret(text)
+            || self.unshown.contains(text)
+            || self.known.iter().any(|secret| text.contains(secret.as_str()))
     }
 
     /// A written value for a message: in backquotes, on one line, cut at 60 characters; or a word that says
     /// that it is not shown.
     pub(super) fn echo(&self, text: &str) -> String {
+        if self.unshown.contains(text) {
+            return "this value".into();
+        }
         if self.hides(text) {
             return "what stands here (not shown: it looks like a password)".into();
         }

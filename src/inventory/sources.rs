@@ -1,11 +1,12 @@
 //! `sources:`, the databases that are exported.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::fault::Fault;
 use super::model::{Call, Connection, CustomScript, Engine, Source};
 use super::reader::{At, Reader};
 use super::scalars::{absolute, is_clean_name, plain_text, ssh_host, text, whole, word};
+use crate::file_pattern::FilePattern;
 
 const ENGINES: [(&str, Engine); 4] = [
     ("greenplum", Engine::Greenplum),
@@ -113,27 +114,35 @@ fn read_script(reader: &mut Reader, at: &At<'_>) -> Option<CustomScript> {
             .filter_map(|code| u8::try_from(code).ok())
             .collect()
     });
+    let call = call.and_then(|at| word(reader, &at, &CALLS)).unwrap_or(Call::Argv);
+    if call == Call::Protocol {
+        for at in ["ok", "file"].into_iter().filter_map(|key| fields.get(key)) {
+            reader.add(Fault::new(
+                at.named,
+                at.path.clone(),
+                "this key says nothing to a script that is called by the protocol",
+                "remove it: its replies name codes, and gpferry tells it the file",
+            ));
+        }
+    }
     Some(CustomScript {
         path: path.and_then(|at| absolute(reader, &at, "path: /home/scripts/dataTrs.sh")).unwrap_or_default(),
-        call: call.and_then(|at| word(reader, &at, &CALLS)).unwrap_or(Call::Argv),
+        call,
         ok: ok.unwrap_or_else(|| vec![0]),
-        file: fields
-            .get("file")
-            .and_then(|at| read_file(reader, &at))
-            .unwrap_or_else(|| "{yyyymm}/{dd}/{table}/{unit}.csv.gz".into()),
+        file: fields.get("file").and_then(|at| read_file(reader, &at)).unwrap_or_default(),
     })
 }
 
 /// Where a script writes, below the mount's subdirectory.
-fn read_file(reader: &mut Reader, at: &At<'_>) -> Option<String> {
+fn read_file(reader: &mut Reader, at: &At<'_>) -> Option<FilePattern> {
     let example = "file: \"{yyyymm}/{dd}/{table}/{unit}.csv.gz\"";
     let file = text(reader, at, example)?;
-    let below = PathBuf::from(file).components().all(|part| matches!(part, Component::Normal(_)));
-    if !below {
-        let shown = reader.secrets.echo(file);
-        let what = format!("{shown} does not stay below the mount's subdirectory");
-        reader.fault(at, what, format!("write it as {example}"));
-        return None;
+    match FilePattern::parse(file) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            let what = format!("{} cannot be a unit's file: {error}", reader.secrets.echo(file));
+            reader.fault(at, what, format!("write it as {example}"));
+            None
+        }
     }
-    Some(file.to_owned())
 }

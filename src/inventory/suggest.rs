@@ -36,6 +36,14 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
+/// What to try where a source is named that is not there.
+pub(super) fn remedy_for_source(name: &str, known: &[&str]) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("add it under `sources:`, or use one that is there: {}", known.join(", ")),
+    }
+}
+
 /// Insertions, deletions, replacements and swaps of neighbours between two words. Words of more than 64
 /// characters are far from everything.
 fn distance(a: &str, b: &str) -> usize {

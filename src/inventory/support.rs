@@ -15,14 +15,6 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
     let mut found = Vec::new();
     target_and_sources(inventory, &mut found);
     for (job, (path, tables)) in inventory.jobs.iter().zip(&written.jobs) {
-        if job.hours.is_some() {
-            found.push(Unsupported::at(
-                &[path],
-                "hours",
-                "`hours`",
-                "remove it, and start gpferry from cron in those hours",
-            ));
-        }
         for (entry, table) in job.tables.iter().zip(tables) {
             let layers = [table.as_str(), path, "defaults"];
             if let WindowRule::None { every: Some(_) } = entry.window {
@@ -85,14 +77,6 @@ fn target_and_sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
                 "this engine",
                 "engines of this version: greenplum, postgres; leave this source and its jobs out",
             )),
-        }
-        if source.script.is_some() {
-            found.push(Unsupported::at(
-                &[&path],
-                "script",
-                "a script of your own",
-                "remove it: the bundled script is used",
-            ));
         }
     }
 }

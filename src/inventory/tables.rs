@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use globset::Glob;
 
 use super::fault::Fault;
-use super::model::{TableEntry, TableSelector, WindowRule};
+use super::model::{Pattern, TableEntry, TableSelector, WindowRule};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{any_text, length, text};
@@ -14,7 +14,8 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] = &["table", "tables", "target", "window", "where", "load", "export", "every"];
+const KEYS: &[&str] = &["table", "tables", "except", "target", "window", "where", "load", "export", "every"];
+const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 
 /// Which `match:` lists are written, and which of them a table uses.
@@ -150,8 +151,17 @@ fn read_map(reader: &mut Reader, at: &At<'_>, rules: &Rules, matches: &mut Match
 
 fn read_selector(reader: &mut Reader, fields: &Fields<'_>) -> Option<TableSelector> {
     match (fields.get("table"), fields.get("tables")) {
-        (Some(at), None) => read_name(reader, &at, "table: sor.wpp_f").map(TableSelector::One),
-        (None, Some(at)) => read_glob(reader, &at),
+        (Some(at), None) => {
+            if let Some(except) = fields.get("except") {
+                let remedy = "remove it, or write `tables:` with a pattern";
+                reader.fault(&except, "`except` is for patterns, and one table is named here", remedy);
+            }
+            read_name(reader, &at, "table: sor.wpp_f").map(TableSelector::One)
+        }
+        (None, Some(at)) => {
+            let except = fields.get("except").map(|at| read_except(reader, &at)).unwrap_or_default();
+            Some(TableSelector::Glob { pattern: read_glob(reader, &at, GLOB)?, except })
+        }
         (Some(_), Some(at)) => {
             reader.fault(&at, "`table` and `tables` stand in one entry", "make two entries of it");
             None
@@ -185,14 +195,26 @@ fn read_name(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<TableNam
         .ok()
 }
 
+/// One pattern, or a list of them.
+fn read_except(reader: &mut Reader, at: &At<'_>) -> Vec<Pattern> {
+    const EXCEPT: &str = "except: [ \"tiny.d_tmp*\" ]";
+    match &at.node.value {
+        Value::List(_) => reader
+            .items(at, EXCEPT)
+            .into_iter()
+            .filter_map(|item| read_glob(reader, &item, "\"tiny.d_tmp*\""))
+            .collect(),
+        _ => read_glob(reader, at, EXCEPT).into_iter().collect(),
+    }
+}
+
 /// A glob over schemas and one over tables, with a dot between them.
-fn read_glob(reader: &mut Reader, at: &At<'_>) -> Option<TableSelector> {
-    const GLOB: &str = "tables: \"tiny.d*\"";
+fn read_glob(reader: &mut Reader, at: &At<'_>, example: &str) -> Option<Pattern> {
     if matches!(at.node.value, Value::List(_)) {
-        reader.wrong_type(at, "one pattern", format!("make one entry of each, as in {GLOB}"));
+        reader.wrong_type(at, "one pattern", format!("make one entry of each, as in {example}"));
         return None;
     }
-    let pattern = text(reader, at, GLOB)?;
+    let pattern = text(reader, at, example)?;
     let parts = split_glob(pattern);
     let is_good = |part: &str| !part.is_empty() && Glob::new(part).is_ok();
     let Some((schema, table)) = parts.filter(|(schema, table)| is_good(schema) && is_good(table)) else {
@@ -200,11 +222,11 @@ fn read_glob(reader: &mut Reader, at: &At<'_>) -> Option<TableSelector> {
         reader.fault(
             at,
             format!("{shown} is not a pattern of the form schema.table"),
-            format!("write it as {GLOB}: * is any text, ? one character (also a dot in a name), [ab] one of these, {{a,b}} either; no quotes in it"),
+            format!("write it as {example}: * is any text, ? one character (also a dot in a name), [ab] one of these, {{a,b}} either; no quotes in it"),
         );
         return None;
     };
-    Some(TableSelector::Glob { schema: schema.to_owned(), table: table.to_owned() })
+    Some(Pattern { schema: schema.to_owned(), table: table.to_owned() })
 }
 
 /// The two sides of the only dot outside of brackets; `None` with quotes in it, or another number of dots.
@@ -239,7 +261,7 @@ fn read_condition(reader: &mut Reader, at: &At<'_>) -> Option<Condition> {
 /// `every`, and what it needs beside it.
 fn read_every(reader: &mut Reader, at: &At<'_>, rules: &Rules) -> Option<Length> {
     let every = length(reader, at, "every: 1d");
-    if matches!(rules.window.rule(None), Ok(WindowRule::By { .. })) {
+    if matches!(rules.window.rule(None), Ok(WindowRule::By(_))) {
         reader.fault(
             at,
             "`every` is for tables that are moved whole, and this one has a window",

@@ -3,6 +3,7 @@
 mod faults;
 mod meaning;
 mod report;
+mod scripts;
 mod tree;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use jiff::civil::date;
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::Scale;
 use crate::window::Length;
 
 /// The smallest inventory that is good.
@@ -37,6 +39,12 @@ fn read(text: &str) -> Result<Inventory, InventoryError> {
 
 fn length(text: &str) -> Option<Length> {
     Some(text.parse().unwrap())
+}
+
+/// A window of time by a column's own type.
+fn by(column: &str, length: Option<Length>, lag: Duration) -> WindowRule {
+    let cut = Cut::Time { scale: Scale::Time, length };
+    WindowRule::By(WindowBy { column: column.into(), cut, lag, null_window: NullWindow::Skip })
 }
 
 #[test]
@@ -89,11 +97,7 @@ fn the_inventory_of_the_design_means_what_it_says() {
     let job = &inventory.jobs[0];
     assert_eq!(job.from, Some(date(2021, 8, 10).at(0, 0, 0, 0)));
     assert_eq!(job.until, Some(date(2021, 9, 10).at(0, 0, 0, 0)));
-    let by = |column: &str, text| WindowRule::By {
-        column: column.into(),
-        length: length(text),
-        lag: Duration::from_secs(300),
-    };
+    let by = |column: &str, text| by(column, length(text), Duration::from_secs(300));
     let windows: Vec<_> = job.tables.iter().map(|table| table.window.clone()).collect();
     assert_eq!(
         windows,
@@ -105,7 +109,8 @@ fn the_inventory_of_the_design_means_what_it_says() {
         ]
     );
     assert_eq!(job.tables[1].filter.as_ref().unwrap().to_string(), "(valid_flag = 'Y')");
-    let glob = TableSelector::Glob { schema: "tiny".into(), table: "d*".into() };
+    let pattern = Pattern { schema: "tiny".into(), table: "d*".into() };
+    let glob = TableSelector::Glob { pattern, except: Vec::new() };
     assert_eq!(job.tables[3].what, glob);
 }
 
@@ -116,7 +121,7 @@ fn the_table_wins_over_the_job_and_the_job_over_the_defaults_key_by_key() {
         .replace("    tables:", "    from: 2021-01-01\n    window: { length: 2h, lag: 2m }\n    export: { retries: 8 }\n    tables:")
         .replace("window: none", "window: { lag: 3m }, export: { compressor: pigz }");
     let table = read(&text).unwrap().jobs.remove(0).tables.remove(0);
-    let by = WindowRule::By { column: "c".into(), length: length("2h"), lag: Duration::from_secs(180) };
+    let by = by("c", length("2h"), Duration::from_secs(180));
     assert_eq!(table.window, by);
     let export = ExportRule {
         timeout: Duration::from_secs(60),
@@ -138,7 +143,7 @@ fn none_of_a_job_is_undone_by_a_window_at_a_table() {
         .replace("window: none }", "window: { column: d } }");
     let tables = read(&text).unwrap().jobs.remove(0).tables;
     assert_eq!(tables[0].window, WindowRule::None { every: None });
-    let by = WindowRule::By { column: "d".into(), length: None, lag: Duration::from_secs(300) };
+    let by = by("d", None, Duration::from_secs(300));
     assert_eq!(tables[1].window, by, "nothing of `defaults` reaches past the job's `none`");
 }
 
@@ -155,7 +160,7 @@ fn values_are_read_in_every_form() {
     assert_eq!(job.from, Some(date(2021, 8, 10).at(0, 0, 0, 0)));
     assert_eq!(job.until, Some(date(2021, 8, 10).at(0, 0, 0, 500_000_000)));
     let table = &job.tables[0];
-    let by = WindowRule::By { column: "No".into(), length: length("4h"), lag: Duration::ZERO };
+    let by = by("No", length("4h"), Duration::ZERO);
     assert_eq!(table.window, by);
     assert_eq!((table.export.slice_bytes, table.export.retries), (1_000_000_000, 0));
     let target = table.target.as_ref().unwrap();
@@ -165,7 +170,7 @@ fn values_are_read_in_every_form() {
 #[test]
 fn the_samples_are_good() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory");
-    for (name, tables) in [("first.yml", 2), ("full.yml", 8)] {
+    for (name, tables) in [("first.yml", 2), ("full.yml", 11)] {
         let inventory = load(&samples.join(name)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(inventory.jobs.iter().map(|job| job.tables.len()).sum::<usize>(), tables, "{name}");
     }
@@ -236,4 +241,21 @@ proptest! {
         let error = read(&text).unwrap_err();
         prop_assert!(!format!("{error} {error:?}").contains("S3cr3tValue"), "{error}");
     }
+}
+
+#[test]
+fn windows_of_numbers_say_what_the_numbers_are() {
+    let window = |keys: &str| {
+        let text = SMALL.replace("window: none", &format!("window: {{ column: n, {keys} }}"));
+        let text = text.replace("    source:", "    from: 2021-08-10\n    source:");
+        match read(&text).unwrap().jobs[0].tables[0].window.clone() {
+            WindowRule::By(by) => by,
+            WindowRule::None { .. } => panic!("{text}"),
+        }
+    };
+    let epoch = window("type: epoch_ms, length: 1h");
+    assert_eq!(epoch.cut, Cut::Time { scale: Scale::EpochMillis, length: Some(Length::hours(1)) });
+    let ids = window("type: id, step: 1000, from: -5, until: 99, null_window: include");
+    assert_eq!(ids.cut, Cut::Ids { step: 1000, from: Some(-5), until: Some(99) });
+    assert_eq!((ids.null_window, ids.measure().to_string()), (NullWindow::Include, "id:n".into()));
 }

@@ -10,12 +10,12 @@ use super::rules::Rules;
 use super::scalars::{absolute, is_clean_name, text, whole, word};
 use super::secrets::{self, TARGET_REMEDY};
 use super::yaml::{Node, Value};
-use super::{jobs, sources, suggest};
+use super::{catalog, jobs, sources, suggest};
 
 /// Reads a whole document. Where a fault was put down the inventory may hold anything in that place; the
 /// paths of what it holds come with it.
 pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inventory, Written)> {
-    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "jobs"];
+    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "catalog", "jobs"];
     let fields =
         reader.fields(&At::root(root), known, "inventory/first.yml, which comes with gpferry, shows it")?;
     read_version(reader, &fields);
@@ -40,11 +40,18 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
             Some(Rules::read(reader, &fields))
         })
         .unwrap_or_default();
-    let jobs = fields.need(reader, "jobs", "jobs: { nightly: { source: fab1, tables: [ … ] } }");
+    let catalogs = fields.get("catalog").map(|at| catalog::read(reader, &at, &sources)).unwrap_or_default();
+    let jobs = match fields.get("catalog") {
+        Some(_) => fields.get("jobs"),
+        None => fields.need(reader, "jobs", "jobs: { nightly: { source: fab1, tables: [ … ] } }"),
+    };
     let (jobs, written) = jobs
-        .map(|at| jobs::read(reader, &at, &defaults, fields.get("sources").as_ref(), &timezone))
+        .map(|at| {
+            let sources = fields.get("sources");
+            jobs::read(reader, &at, &defaults, sources.as_ref(), &timezone, !catalogs.is_empty())
+        })
         .unwrap_or_default();
-    Some((Inventory { path: path.to_owned(), timezone, mount, target, sources, jobs }, written))
+    Some((Inventory { path: path.to_owned(), timezone, mount, target, sources, catalogs, jobs }, written))
 }
 
 /// The paths of jobs and of their tables, in the order of [`Inventory::jobs`].
@@ -156,7 +163,7 @@ fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
     if let Some(at) = fields.need(reader, "url", URL)
         && let Some(url) = text(reader, &at, URL)
     {
-        if let Err((what, remedy)) = check_url(url) {
+        if let Err((what, remedy)) = check_url(url, &["postgresql", "postgres"]) {
             reader.fault(&at, what, remedy);
         }
         target.url = url.to_owned();
@@ -174,9 +181,9 @@ fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
     target
 }
 
-/// What is wrong with the target's URL. The URL itself is never shown: where its form is unknown, so is what
+/// What is wrong with a URL of one of these schemes. The URL itself is never shown: where its form is unknown, so is what
 /// of it is a password.
-fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
+pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), (&'static str, &'static str)> {
     const FORM: &str = "write it as url: \"postgresql://loader@gp6:5432/qmsprd\"";
     if secrets::url_password(url).is_some() {
         return Err(("a password stands in the URL, before the `@`", TARGET_REMEDY));
@@ -184,9 +191,11 @@ fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
     if secrets::query_password(url).is_some() {
         return Err(("a password stands among the parameters of the URL", TARGET_REMEDY));
     }
-    let rest = url.strip_prefix("postgresql://").or_else(|| url.strip_prefix("postgres://"));
-    let Some(rest) = rest else {
-        return Err(("the URL does not start with postgresql://", FORM));
+    let Some((_, rest)) = url.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) else {
+        return Err(match schemes.contains(&"mysql") {
+            false => ("the URL does not start with postgresql://", FORM),
+            true => ("the URL starts with neither postgresql:// nor mysql://", FORM),
+        });
     };
     if rest.contains(char::is_whitespace) {
         return Err(("a blank stands in the URL", "write %20 for a blank that belongs to a name"));

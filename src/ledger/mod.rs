@@ -5,27 +5,28 @@
 //! may be deleted, and nothing is loaded twice. It stands on a local disk, never on the mount: SQLite's locks
 //! lie over NFS.
 
-use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use rusqlite::{Connection, OptionalExtension, params};
 use thiserror::Error;
 
 use crate::mount::Exported;
-use crate::plan::Known;
-use crate::unit::{Unit, UnitKey};
+use crate::unit::UnitKey;
 
+mod coverage;
 pub mod lock;
+mod record;
 pub mod remains;
 mod schema;
 pub mod status;
 #[cfg(test)]
 mod tests;
+
+pub use record::Logged;
 
 /// The ledger's file, open.
 #[derive(Debug)]
@@ -102,6 +103,8 @@ pub enum State {
     Loaded,
     /// It was given up, for this run.
     Failed,
+    /// Nothing is left to do for it: its rows are moved by units of other bounds.
+    Replaced,
 }
 
 impl State {
@@ -113,6 +116,7 @@ impl State {
             State::Loading => "loading",
             State::Loaded => "loaded",
             State::Failed => "failed",
+            State::Replaced => "replaced",
         }
     }
 }
@@ -147,6 +151,9 @@ pub struct RecordedFailure {
     pub error: String,
     /// What to try.
     pub remedy: String,
+    /// Was the unit given up by its own fault? Then it is tried again by as many runs as its `retries` say. What
+    /// a host or a target that is down did to it does not count.
+    pub counts: bool,
 }
 
 /// A run, as the ledger keeps it.
@@ -188,6 +195,19 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// One in memory, for what is known only for a moment.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn scratch() -> Result<Self, LedgerError> {
+        let path = PathBuf::from(":memory:");
+        let connection = Connection::open_in_memory()
+            .map_err(|error| LedgerError::Sqlite { path: path.clone(), error })?;
+        let mut ledger = Self { connection, path };
+        ledger.migrate()?;
+        Ok(ledger)
+    }
+
     fn migrate(&mut self) -> Result<(), LedgerError> {
         let known = schema::STEPS.len();
         let path = self.path.clone();
@@ -204,7 +224,7 @@ impl Ledger {
             known: i64::try_from(known).unwrap_or(i64::MAX),
         })?;
         for step in &schema::STEPS[at..] {
-            transaction.execute_batch(step).map_err(sqlite)?;
+            transaction.execute_batch(step.sql).and_then(|()| (step.then)(&transaction)).map_err(sqlite)?;
         }
         transaction.execute_batch(&format!("PRAGMA user_version = {known}")).map_err(sqlite)?;
         transaction.commit().map_err(sqlite)
@@ -227,14 +247,16 @@ impl Ledger {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.connection
             .execute(
-                "INSERT INTO run (id, command, host, pid, inventory, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run (id, command, host, pid, inventory, started_at, target_url)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
                 params![
                     run.id,
                     run.command,
                     host,
                     std::process::id(),
                     run.inventory,
-                    run.started_at.to_string()
+                    run.started_at.to_string(),
+                    run.target_url,
                 ],
             )
             .map(drop)
@@ -255,28 +277,6 @@ impl Ledger {
             .map_err(|error| self.error(error))
     }
 
-    /// What is known of every unit, as far as this target is concerned: what was loaded into another one is not
-    /// in it, a file that waits on the mount is.
-    ///
-    /// # Errors
-    /// [`LedgerError::Sqlite`].
-    pub fn known(&self, target_url: &str) -> Result<HashMap<UnitKey, Known>, LedgerError> {
-        let read = || {
-            let mut statement = self.connection.prepare(
-                "SELECT source, id, state, stage = 'load' AND exported IS NOT NULL FROM unit \
-                 WHERE target_url = ? OR state <> 'loaded'",
-            )?;
-            let rows = statement.query_map([target_url], |row| {
-                let key = UnitKey { source: row.get(0)?, id: row.get(1)? };
-                let state: String = row.get(2)?;
-                let failed_in_load: Option<bool> = row.get(3)?;
-                Ok((key, known(&state, failed_in_load.unwrap_or(false))))
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|error| self.error(error))
-    }
-
     /// The file that an earlier run published for a unit, where its rows are not known to be in the target.
     ///
     /// # Errors
@@ -292,114 +292,4 @@ impl Ledger {
             .map(|found| found.flatten().and_then(|json| serde_json::from_str(&json).ok()))
             .map_err(|error| self.error(error))
     }
-
-    /// Writes down where units stand, all in one transaction.
-    ///
-    /// # Errors
-    /// [`LedgerError::Sqlite`].
-    pub fn record<'a>(
-        &mut self,
-        run: &Run,
-        now: Timestamp,
-        records: impl IntoIterator<Item = (&'a Unit, &'a Record)>,
-    ) -> Result<(), LedgerError> {
-        let write = || {
-            let transaction = self.connection.transaction()?;
-            for (unit, record) in records {
-                write_unit(&transaction, run, now, unit, record)?;
-                write_attempt(&transaction, run, now, unit, record)?;
-            }
-            transaction.commit()
-        };
-        let written = write();
-        written.map_err(|error| self.error(error))
-    }
-}
-
-fn known(state: &str, failed_in_load: bool) -> Known {
-    match state {
-        "loaded" => Known::Loaded,
-        "exported" | "loading" => Known::Exported,
-        "failed" if failed_in_load => Known::Exported,
-        _ => Known::Unfinished,
-    }
-}
-
-fn write_unit(
-    transaction: &rusqlite::Transaction<'_>,
-    run: &Run,
-    now: Timestamp,
-    unit: &Unit,
-    record: &Record,
-) -> rusqlite::Result<()> {
-    let failure = record.failure.as_ref();
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO unit (source, id, job, table_name, target, target_url, window_start, window_end, state, stage,
-                           exported, rows, bytes, rows_loaded, error, remedy, run, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
-         ON CONFLICT (source, id) DO UPDATE SET
-             job = ?3, target = ?5, target_url = ?6, state = ?9, stage = ?10, exported = ?11, rows = ?12,
-             bytes = ?13, rows_loaded = ?14, error = ?15, remedy = ?16, run = ?17, updated_at = ?18",
-    )?;
-    statement.execute(params![
-        unit.key.source,
-        unit.key.id,
-        unit.job,
-        unit.table.to_string(),
-        unit.target.to_string(),
-        run.target_url,
-        unit.window.map(|window| stamp(window.start())),
-        unit.window.map(|window| stamp(window.end())),
-        record.state.word(),
-        failure.map(|failure| failure.stage),
-        record.exported.as_ref().and_then(|exported| serde_json::to_string(exported).ok()),
-        record.exported.as_ref().map(|exported| exported.rows),
-        record.exported.as_ref().map(|exported| exported.trailer.bytes),
-        record.rows_loaded,
-        failure.map(|failure| failure.error.as_str()),
-        failure.map(|failure| failure.remedy.as_str()),
-        run.id,
-        now.to_string(),
-    ])?;
-    Ok(())
-}
-
-fn write_attempt(
-    transaction: &rusqlite::Transaction<'_>,
-    run: &Run,
-    now: Timestamp,
-    unit: &Unit,
-    record: &Record,
-) -> rusqlite::Result<()> {
-    let over = matches!(record.state, State::Loaded | State::Failed | State::Exported);
-    let mut statement = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO attempt (run, source, unit, attempt, state, stage, rows, bytes, rows_loaded,
-                                         export_seconds, load_seconds, error, started_at, ended_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-    )?;
-    statement.execute(params![
-        run.id,
-        unit.key.source,
-        unit.key.id,
-        record.attempt,
-        record.state.word(),
-        record.failure.as_ref().map(|failure| failure.stage),
-        record.exported.as_ref().map(|exported| exported.rows),
-        record.exported.as_ref().map(|exported| exported.trailer.bytes),
-        record.rows_loaded,
-        record.export_seconds.map(two_decimals),
-        record.load_seconds.map(two_decimals),
-        record.failure.as_ref().map(|failure| failure.error.as_str()),
-        record.started_at.to_string(),
-        over.then(|| now.to_string()),
-    ])?;
-    Ok(())
-}
-
-fn two_decimals(seconds: f64) -> f64 {
-    (seconds * 100.0).round() / 100.0
-}
-
-fn stamp(time: DateTime) -> String {
-    time.to_string()
 }

@@ -14,7 +14,7 @@ use rusqlite::params;
 
 use super::lock::{Held, hold};
 use super::{Ledger, LedgerError, Run};
-use crate::unit::series;
+use crate::unit::read_id;
 
 /// Says that a run is alive, until the value is dropped.
 #[derive(Debug)]
@@ -109,10 +109,8 @@ impl Ledger {
              WHERE run = ? AND (state = 'exporting' OR (state = 'failed' AND stage = 'export'))",
         )?;
         let rows = statement.query_map([run], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        rows.map(|row| {
-            row.map(|(source, unit)| (source, series(&unit).map_or(day, |(_, window)| window.start().date())))
-        })
-        .collect()
+        let start = |unit: &str| Some(read_id(unit)?.extent.window()?.start().date());
+        rows.map(|row| row.map(|(source, unit)| (source, start(&unit).unwrap_or(day)))).collect()
     }
 }
 

@@ -7,7 +7,8 @@ use super::*;
 use crate::gzip::Trailer;
 use crate::inventory;
 use crate::names::TableName;
-use crate::plan::{Catalog, Selection, plan};
+use crate::plan::{Catalog, Facts, OpenState, Selection, Series, plan};
+use crate::unit::Unit;
 
 /// Units of three windows of one table.
 fn units() -> Vec<Unit> {
@@ -16,7 +17,7 @@ fn units() -> Vec<Unit> {
          jobs: { j: { source: s, from: 2021-08-10, until: 2021-08-13, tables: [ { table: a.t, window: { column: c, length: 1d } } ] } }\n";
     let inventory = inventory::parse(text, Path::new("i.yml")).unwrap();
     let now = "2022-01-01T00:00:00Z".parse().unwrap();
-    plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now).units
+    plan(&inventory, &Selection::default(), &Catalog::new(), &Facts::default(), now).units
 }
 
 fn record(state: State) -> Record {
@@ -34,11 +35,17 @@ fn record(state: State) -> Record {
 
 fn exported() -> Exported {
     let trailer = Trailer { bytes: 99, crc32: 7, isize: 300 };
-    Exported { file: "s/x.csv.gz".into(), rows: 5, trailer, columns: vec!["a".into(), "b c".into()] }
+    Exported {
+        file: "s/x.csv.gz".into(),
+        rows: 5,
+        trailer,
+        columns: vec!["a".into(), "b c".into()],
+        left_out: String::new(),
+    }
 }
 
 fn failure() -> RecordedFailure {
-    RecordedFailure { stage: "load", error: "it broke".into(), remedy: "mend it".into() }
+    RecordedFailure { stage: "load", error: "it broke".into(), remedy: "mend it".into(), counts: true }
 }
 
 fn run() -> Run {
@@ -57,6 +64,15 @@ fn ledger() -> (tempfile::TempDir, Ledger) {
     (directory, ledger)
 }
 
+fn series(ledger: &Ledger, target: &str) -> Series {
+    ledger.facts(target).unwrap().series("s", "db^a^t").cloned().unwrap_or_default()
+}
+
+fn open(ledger: &Ledger, unit: &Unit) -> Option<OpenState> {
+    let open = series(ledger, "u").open;
+    open.into_iter().find(|open| open.id == unit.key.id).map(|open| open.state)
+}
+
 #[test]
 fn the_file_is_for_its_owner_alone() {
     let (directory, _ledger) = ledger();
@@ -71,21 +87,21 @@ fn an_exported_file_is_remembered_until_it_is_loaded_or_found_bad() {
     let now = Timestamp::UNIX_EPOCH;
     let with = |state, keep: bool| Record { exported: keep.then(exported), ..record(state) };
     for (state, keep, known) in [
-        (State::Exporting, false, Known::Unfinished),
-        (State::Exported, true, Known::Exported),
-        (State::Loading, true, Known::Exported),
-        (State::Loaded, true, Known::Loaded),
+        (State::Exporting, false, Some(OpenState::Unfinished)),
+        (State::Exported, true, Some(OpenState::Exported)),
+        (State::Loading, true, Some(OpenState::Exported)),
+        (State::Loaded, true, None),
     ] {
         ledger.record(&run(), now, [(&units[0], &with(state, keep))]).unwrap();
-        assert_eq!(ledger.known("u").unwrap()[&units[0].key], known);
+        assert_eq!(open(&ledger, &units[0]), known);
         let remembered = keep && state != State::Loaded;
         assert_eq!(ledger.exported(&units[0].key).unwrap(), remembered.then(exported), "{state:?}");
     }
     for keep in [true, false] {
         let failed = Record { failure: Some(failure()), ..with(State::Failed, keep) };
         ledger.record(&run(), now, [(&units[1], &failed)]).unwrap();
-        let known = if keep { Known::Exported } else { Known::Unfinished };
-        assert_eq!(ledger.known("u").unwrap()[&units[1].key], known);
+        let known = if keep { OpenState::Exported } else { OpenState::Unfinished };
+        assert_eq!(open(&ledger, &units[1]), Some(known));
     }
 }
 
@@ -94,8 +110,8 @@ fn what_was_loaded_into_another_target_is_not_loaded_here() {
     let (_keep, mut ledger) = ledger();
     let units = units();
     ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units[0], &record(State::Loaded))]).unwrap();
-    assert_eq!(ledger.known("u").unwrap().len(), 1);
-    assert!(ledger.known("another").unwrap().is_empty());
+    assert_eq!(series(&ledger, "u").loaded.len(), 1);
+    assert!(series(&ledger, "another").loaded.is_empty());
 }
 
 #[test]
@@ -149,4 +165,107 @@ fn a_failed_load_with_a_name_like_sql_is_only_a_name() {
     unit.entry = Arc::clone(&unit.entry);
     ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&unit, &record(State::Loaded))]).unwrap();
     assert_eq!(ledger.tables().unwrap()[0].table, "a'; DROP TABLE unit; --.t");
+}
+
+#[test]
+fn what_is_loaded_becomes_one_interval_and_a_failure_counts_once_a_run() {
+    let (_keep, mut ledger) = ledger();
+    let units = units();
+    let now = Timestamp::UNIX_EPOCH;
+    for (index, intervals) in [(0, 1), (2, 2), (1, 1)] {
+        ledger.record(&run(), now, [(&units[index], &record(State::Loaded))]).unwrap();
+        let series = series(&ledger, "u");
+        assert_eq!((series.loaded.len(), series.loaded[0].intervals.len()), (1, intervals), "{index}");
+    }
+    let (_keep, mut ledger) = self::ledger();
+    let failed = Record { failure: Some(failure()), ..record(State::Failed) };
+    let elsewhere =
+        Record { failure: Some(RecordedFailure { counts: false, ..failure() }), ..failed.clone() };
+    for (id, record, tries) in [
+        ("a", &failed, 1),
+        ("a", &failed, 1),
+        ("b", &elsewhere, 1),
+        ("b", &failed, 2),
+        ("c", &record(State::Loading), 2),
+        ("c", &failed, 3),
+    ] {
+        ledger.record(&Run { id: id.into(), ..run() }, now, [(&units[0], record)]).unwrap();
+        assert_eq!(series(&ledger, "u").open[0].tries, tries, "{id}");
+    }
+    ledger.replace(&run(), now, &[units[0].key.clone()]).unwrap();
+    assert_eq!(series(&ledger, "u"), Series::default());
+}
+
+#[test]
+fn an_older_ledger_is_brought_to_this_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("l.sqlite");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(schema::STEPS[0].sql).unwrap();
+    old.execute_batch(
+        "PRAGMA user_version = 1;
+         INSERT INTO unit (source, id, job, table_name, target, target_url, state, run, updated_at) VALUES
+         ('s', 'db^a^t^20210810000000^20210811000000', 'j', 'a.t', 'a.t', 'u', 'loaded', 'r', '2021-08-11T00:00:00Z'),
+         ('s', 'db^a^t^20210811000000^20210812000000', 'j', 'a.t', 'a.t', 'u', 'loaded', 'r', '2021-08-12T00:00:00Z'),
+         ('s', 'db^a^t^20210812000000^20210813000000', 'j', 'a.t', 'a.t', 'u', 'failed', 'r', '2021-08-13T00:00:00Z'),
+         ('s', 'db^a^w^all', 'j', 'a.w', 'a.w', 'u', 'loaded', 'r', '2021-08-13T00:00:00Z');",
+    )
+    .unwrap();
+    drop(old);
+    let mut ledger = Ledger::open(&path).unwrap();
+    let before = series(&ledger, "u");
+    assert_eq!((before.unmeasured.len(), before.loaded.len(), before.open.len()), (1, 0, 1));
+    let whole = ledger.facts("u").unwrap().series("s", "db^a^w").cloned().unwrap();
+    assert_eq!(whole.loaded[0].measure, crate::measure::Measure::All);
+    // What nobody wrote down is what the next unit says.
+    ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units()[2], &record(State::Loaded))]).unwrap();
+    let after = series(&ledger, "u");
+    assert_eq!((after.unmeasured.len(), after.loaded[0].intervals.len(), after.open.len()), (0, 1, 0));
+    assert_eq!(after.loaded[0].measure.to_string(), "time:c");
+}
+
+#[test]
+fn a_ledger_catches_up_from_a_load_log() {
+    let (_keep, mut ledger) = ledger();
+    let units = units();
+    let now = Timestamp::UNIX_EPOCH;
+    ledger
+        .record(&run(), now, [(&units[0], &Record { failure: Some(failure()), ..record(State::Failed) })])
+        .unwrap();
+    let logged = |unit: &Unit| Logged {
+        key: unit.key.clone(),
+        job: "j".into(),
+        target: "a.t".into(),
+        measure: Some(unit.rows.measure.clone()),
+        rows: 7,
+        loaded_at: now,
+        run: "r".into(),
+    };
+    assert!(!ledger.has_caught_up("u").unwrap());
+    let taken = ledger.catch_up("u", now, |take| -> Result<(), LedgerError> {
+        units.iter().map(logged).for_each(take);
+        Ok(())
+    });
+    assert_eq!(taken.unwrap(), 3);
+    assert!(ledger.has_caught_up("u").unwrap());
+    let series = series(&ledger, "u");
+    assert_eq!((series.loaded[0].intervals.len(), series.open.len()), (1, 0));
+    assert_eq!((ledger.tables().unwrap()[0].table.as_str(), ledger.tables().unwrap()[0].rows), ("a.t", 21));
+}
+
+#[test]
+fn ids_are_kept_until_a_later_look_is_old_enough() {
+    let (_keep, ledger) = ledger();
+    let column = crate::plan::IdColumn { source: "s".into(), table: "a.t".into(), column: "n".into() };
+    let look = |second: i64| {
+        let at = Timestamp::from_second(second).unwrap();
+        let seen = crate::plan::SeenIds { at, lowest: 1, highest: second };
+        ledger.note_ids(&column, seen, Duration::from_secs(60)).unwrap();
+        let facts = ledger.facts("u").unwrap();
+        facts.ids[&column].iter().map(|seen| seen.highest).collect::<Vec<_>>()
+    };
+    assert_eq!(look(1000), [1000]);
+    assert_eq!(look(1030), [1000, 1030]);
+    assert_eq!(look(1059), [1000, 1030, 1059]);
+    assert_eq!(look(1095), [1030, 1059, 1095]);
 }

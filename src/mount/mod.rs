@@ -46,6 +46,9 @@ pub struct Exported {
     pub trailer: Trailer,
     /// Columns of the file, in order.
     pub columns: Vec<String>,
+    /// What was left out, since other measures had loaded it ([`crate::unit::Rows::left_out`]).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub left_out: String,
 }
 
 /// What is wrong with the mount or a file on it, as the runner sees it.

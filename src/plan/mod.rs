@@ -8,16 +8,21 @@ use std::sync::Arc;
 use globset::{Glob, GlobMatcher};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::inventory::{Inventory, Job, Source, TableEntry, TableSelector, WindowRule};
+use crate::inventory::{Cut, Inventory, Job, Pattern, Source, TableEntry, TableSelector, WindowRule};
 use crate::names::TableName;
-use crate::unit::{Unit, UnitKey, series, unit_id, variant};
-use crate::window::{Window, cut, last_instant};
+use crate::unit::{Unit, UnitKey, series_of, variant};
 
+mod facts;
+mod needed;
+mod tables;
 #[cfg(test)]
 mod tests;
+
+pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
+pub use needed::{Needed, tables};
+use tables::{Ground, Tables};
 
 /// What an operator narrowed a command to. Empty lists mean everything.
 #[derive(Debug, Clone, Default)]
@@ -34,17 +39,8 @@ pub struct Selection {
     pub until: Option<DateTime>,
     /// At most so many units.
     pub max_units: Option<usize>,
-}
-
-/// What is known of a unit from earlier runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// Its rows are in the target.
-    Loaded,
-    /// Its file is on the mount, its rows are not in the target.
-    Exported,
-    /// It failed, or was begun and never finished.
-    Unfinished,
+    /// Also what was given up.
+    pub retry_failed: bool,
 }
 
 /// Tables by source, as the source's catalog lists them: what globs are matched against. A source that could not
@@ -58,6 +54,64 @@ pub struct Plan {
     pub units: Vec<Unit>,
     /// What it leaves alone.
     pub skipped: Vec<Skipped>,
+    /// What an operator should know of tables whose rules changed.
+    pub notes: Vec<Note>,
+    /// Units that were begun under other bounds and are moved under new ones now: nothing is left to do for them.
+    pub replaced: Vec<UnitKey>,
+}
+
+impl Plan {
+    /// Is something left alone that should have been moved? Then not all is well, though nothing failed now.
+    pub fn leaves_something(&self) -> bool {
+        let undone = [Why::GivenUp, Why::MovedWhole, Why::NotListed];
+        self.skipped.iter().any(|skipped| undone.contains(&skipped.why))
+    }
+}
+
+/// Something about a table that changed since it was last moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// The job.
+    pub job: String,
+    /// The table.
+    pub table: String,
+    /// What changed.
+    pub change: Change,
+}
+
+/// What changed since a table was last moved. Whatever it is, what is loaded keeps its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Change {
+    /// Nothing of it was moved before, while other tables of the job were.
+    New,
+    /// Units are due that lie before everything that is loaded.
+    Earlier,
+    /// Windows were loaded by other bounds than those that the inventory gives now.
+    Bounds,
+    /// Something was loaded by another window column, or by the same one read in another way.
+    Column {
+        /// What the rows were told apart by, as `time:evt_timestamp`.
+        was: String,
+    },
+}
+
+impl Change {
+    /// In words.
+    pub fn words(&self) -> String {
+        match self {
+            Change::New => "new in this job: moved from the job's `from` on".into(),
+            Change::Earlier => "what is due begins before everything that is loaded: `from` was moved back".into(),
+            Change::Bounds => {
+                "loaded windows have other bounds than the inventory gives now: they keep them, and only what lies \
+                 between is moved"
+                    .into()
+            }
+            Change::Column { was } => {
+                format!("rows that were loaded by {was} are left out; the rest is moved by the column of now")
+            }
+        }
+    }
 }
 
 /// A table, or part of one, that is left alone.
@@ -81,16 +135,26 @@ pub enum Why {
     AlreadyLoaded,
     /// The window's end plus `lag` is still to come.
     NotDueYet,
+    /// The job's `hours` are over, or not begun.
+    OutsideHours,
+    /// It failed in as many runs as `retries` allows.
+    GivenUp,
     /// The job has no `from`, and no `--from` was given.
     NoStart,
     /// There is no `length` and no `until`, so no window ends.
     NoEnd,
-    /// The source could not be asked for its tables.
+    /// `--from` and `--until` are times, and its windows are of ids.
+    NotByTime,
+    /// It was moved whole before, so nobody can tell which of its windows are there.
+    MovedWhole,
+    /// The source could not be asked for its tables, or for the ids in this one.
     NotListed,
     /// No table of the source's catalog matches the glob.
     NoMatch,
     /// Another entry of the inventory already moves this table to the same target.
     MovedByAnotherEntry,
+    /// More windows of one table than are planned at once.
+    TooMany,
     /// Beyond `--max-units`.
     OverLimit,
 }
@@ -101,11 +165,21 @@ impl Why {
         match self {
             Why::AlreadyLoaded => "already loaded",
             Why::NotDueYet => "not due yet",
+            Why::OutsideHours => "outside the job's `hours`",
+            Why::GivenUp => {
+                "failed in as many runs as `retries` allows; `gpferry status` says why, `run --retry-failed` tries again"
+            }
             Why::NoStart => "no `from` in the job; give one, or --from",
             Why::NoEnd => "neither `length` nor `until`, so no window ever ends",
-            Why::NotListed => "its source could not be asked for its tables",
+            Why::NotByTime => "its windows are of ids, and --from and --until are times",
+            Why::MovedWhole => {
+                "moved whole before, so nobody can tell which windows are in the target; write `window: none` again, \
+                 or move it to another target"
+            }
+            Why::NotListed => "its source could not be asked for it",
             Why::NoMatch => "no table of the source matches",
             Why::MovedByAnotherEntry => "moved by another entry of the inventory",
+            Why::TooMany => "more windows than are planned at once; the next run goes on from here",
             Why::OverLimit => "beyond --max-units",
         }
     }
@@ -130,229 +204,140 @@ pub fn sources_with_globs<'a>(inventory: &'a Inventory, selection: &Selection) -
     inventory.sources.iter().filter(|source| wanted.contains(source.name.as_str())).collect()
 }
 
-/// What is due at `now`. Order: jobs and tables as written, windows by time.
+/// The columns of growing ids that a plan needs to have looked at. Hours do not matter: what is seen at one time is
+/// settled at a later one.
+pub fn wanted_ids(inventory: &Inventory, selection: &Selection, catalog: &Catalog) -> Vec<WantedIds> {
+    let mut columns = Vec::new();
+    for job in inventory.jobs.iter().filter(|job| selects(selection, job)) {
+        let catalog = catalog.get(&job.source).map_or(&[][..], Vec::as_slice);
+        for entry in &job.tables {
+            let WindowRule::By(by) = &entry.window else { continue };
+            if !matches!(by.cut, Cut::Ids { .. }) {
+                continue;
+            }
+            let is_wanted = |table: &TableName| {
+                selection.tables.is_empty() || matches(&selection.tables, &table.to_string())
+            };
+            columns.extend(resolve(entry, catalog).into_iter().filter(is_wanted).map(|table| {
+                let (source, name) = (job.source.clone(), table.to_string());
+                let column = IdColumn { source, table: name, column: by.column.clone() };
+                WantedIds { column, table, lag: by.lag }
+            }));
+        }
+    }
+    columns
+}
+
+/// What is due at `now`. Order: jobs and tables as written, units by their windows.
 pub fn plan(
     inventory: &Inventory,
     selection: &Selection,
     catalog: &Catalog,
-    known: &HashMap<UnitKey, Known>,
+    facts: &Facts,
     now: Timestamp,
 ) -> Plan {
-    let mut planner = Planner {
-        selection,
-        known,
-        covered: covered(known),
-        zone: &inventory.timezone,
-        now,
-        taken: HashSet::new(),
-        plan: Plan::default(),
-    };
-    for job in inventory.jobs.iter().filter(|job| selects(selection, job)) {
+    let owners = owners(inventory, catalog);
+    let mut plan = Plan::default();
+    for (job_no, job) in inventory.jobs.iter().enumerate().filter(|(_, job)| selects(selection, job)) {
         let Some(source) = inventory.source(&job.source) else { continue };
-        for entry in &job.tables {
-            let tables = resolve(entry, catalog.get(&source.name).map_or(&[][..], Vec::as_slice));
-            if tables.is_empty() {
+        let ground = Ground { selection, facts, source, job, zone: &inventory.timezone, now };
+        let mut tables = Tables::new(ground, &mut plan);
+        for (entry_no, entry) in job.tables.iter().enumerate() {
+            let found = resolve(entry, catalog.get(&source.name).map_or(&[][..], Vec::as_slice));
+            if found.is_empty() {
                 let why = if catalog.contains_key(&source.name) { Why::NoMatch } else { Why::NotListed };
-                planner.skip(job, describe(&entry.what), 0, why);
+                tables.skip(&describe(&entry.what), 0, why);
             }
             let entry = Arc::new(entry.clone());
-            for table in tables {
-                if selection.tables.is_empty() || matches(&selection.tables, &table.to_string()) {
-                    planner.add_table(source, job, &entry, table);
-                }
-            }
-        }
-    }
-    planner.limit();
-    planner.plan
-}
-
-/// The growing plan, and what it needs to know of the rest.
-struct Planner<'a> {
-    selection: &'a Selection,
-    known: &'a HashMap<UnitKey, Known>,
-    /// What is loaded of each series of a source: intervals that neither touch nor overlap, in order.
-    covered: HashMap<(&'a str, String), Vec<Window>>,
-    zone: &'a TimeZone,
-    now: Timestamp,
-    taken: HashSet<UnitKey>,
-    plan: Plan,
-}
-
-impl Planner<'_> {
-    fn add_table(&mut self, source: &Source, job: &Job, entry: &Arc<TableEntry>, table: TableName) {
-        let windows = match self.windows(job, &entry.window) {
-            Ok(windows) => windows,
-            Err(why) => return self.skip(job, table.to_string(), 0, why),
-        };
-        let variant = variant(entry, &table);
-        let (mut loaded, mut taken) = (0, 0);
-        let id_of = |window: Option<&Window>| unit_id(&source.database, &table, window, variant.as_deref());
-        for window in windows.due {
-            let pieces = self.missing(&source.name, &id_of, window);
-            loaded += usize::from(pieces.is_empty());
-            for window in pieces {
-                let key = UnitKey { source: source.name.clone(), id: id_of(window.as_ref()) };
-                if !self.taken.insert(key.clone()) {
-                    taken += 1;
+            for table in found {
+                if !selection.tables.is_empty() && !matches(&selection.tables, &table.to_string()) {
                     continue;
                 }
-                let target = entry.target.clone().unwrap_or_else(|| table.clone());
-                self.plan.units.push(Unit {
-                    key,
-                    job: job.name.clone(),
-                    table: table.clone(),
-                    target,
-                    window,
-                    entry: Arc::clone(entry),
-                });
-            }
-        }
-        for (units, why) in [
-            (loaded, Why::AlreadyLoaded),
-            (taken, Why::MovedByAnotherEntry),
-            (windows.not_due, Why::NotDueYet),
-        ] {
-            if units > 0 {
-                self.skip(job, table.to_string(), units, why);
-            }
-        }
-    }
-
-    /// What of a window is not loaded yet: all of it, none, or what windows of other bounds left of it. What is
-    /// loaded keeps its bounds, whatever the inventory says now; nothing is moved twice.
-    fn missing(
-        &self,
-        source: &'_ str,
-        id_of: &impl Fn(Option<&Window>) -> String,
-        window: Option<Window>,
-    ) -> Vec<Option<Window>> {
-        let id = id_of(window.as_ref());
-        let series = series(&id);
-        if self.known.get(&UnitKey { source: source.to_owned(), id }) == Some(&Known::Loaded) {
-            return Vec::new();
-        }
-        let Some((series, window)) = series else { return vec![None] };
-        match self.covered.get(&(source, series)) {
-            None => vec![Some(window)],
-            Some(covered) => subtract(window, covered).into_iter().map(Some).collect(),
-        }
-    }
-
-    /// The windows of one table between `from` and `until`, sorted in due and not due.
-    fn windows(&self, job: &Job, rule: &WindowRule) -> Result<Windows, Why> {
-        let (length, lag) = match rule {
-            WindowRule::None { .. } => return Ok(Windows { due: vec![None], not_due: 0 }),
-            WindowRule::By { length, lag, .. } => (*length, *lag),
-        };
-        let from = self.selection.from.or(job.from).ok_or(Why::NoStart)?;
-        let until = self.selection.until.or(job.until);
-        let ripe = self.now.checked_sub(lag).unwrap_or(Timestamp::MIN);
-        let end = match (until, length) {
-            (Some(until), _) => until,
-            (None, None) => return Err(Why::NoEnd),
-            // A window that `now` would cut short is not over: it is looked at whole, and found not due.
-            (None, Some(length)) => {
-                length.after(ripe.to_zoned(self.zone.clone()).datetime()).unwrap_or(DateTime::MAX)
-            }
-        };
-        let mut windows = Windows { due: Vec::new(), not_due: 0 };
-        for window in cut(from, end, length) {
-            // A clock that is set back shows the window's times again: until then its rows may still come.
-            if last_instant(window.end(), self.zone).is_some_and(|end| end <= ripe) {
-                windows.due.push(Some(window));
-            } else if until.is_some() {
-                windows.not_due += 1;
-            } else {
-                windows.not_due = 1;
-                break;
-            }
-        }
-        Ok(windows)
-    }
-
-    fn skip(&mut self, job: &Job, table: String, units: usize, why: Why) {
-        self.plan.skipped.push(Skipped { job: job.name.clone(), table, units, why });
-    }
-
-    /// Keeps the first `--max-units`, and says of which tables the rest is.
-    fn limit(&mut self) {
-        let Some(limit) = self.selection.max_units.filter(|&limit| limit < self.plan.units.len()) else {
-            return;
-        };
-        let mut beyond: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for unit in self.plan.units.drain(limit..) {
-            *beyond.entry((unit.job, unit.table.to_string())).or_default() += 1;
-        }
-        self.plan.skipped.extend(beyond.into_iter().map(|((job, table), units)| Skipped {
-            job,
-            table,
-            units,
-            why: Why::OverLimit,
-        }));
-    }
-}
-
-/// One table's windows. `None` in `due` is the whole table.
-struct Windows {
-    due: Vec<Option<Window>>,
-    not_due: usize,
-}
-
-/// What is loaded, by source and series, merged.
-fn covered(known: &HashMap<UnitKey, Known>) -> HashMap<(&str, String), Vec<Window>> {
-    let mut all: HashMap<(&str, String), Vec<Window>> = HashMap::new();
-    for key in known.iter().filter(|(_, known)| **known == Known::Loaded).map(|(key, _)| key) {
-        if let Some((series, window)) = series(&key.id) {
-            all.entry((&key.source, series)).or_default().push(window);
-        }
-    }
-    for windows in all.values_mut() {
-        windows.sort_unstable();
-        *windows = windows.drain(..).fold(Vec::new(), |mut merged: Vec<Window>, next| {
-            match merged.last_mut() {
-                Some(last) if next.start() <= last.end() => {
-                    *last = Window::new(last.start(), last.end().max(next.end())).unwrap_or(next);
+                let series = series_of(&source.database, &table, variant(&entry, &table).as_deref());
+                if owners.get(&(source.name.as_str(), series.clone())) == Some(&(job_no, entry_no)) {
+                    tables.add(&entry, table, series);
+                } else {
+                    tables.skip(&table.to_string(), 0, Why::MovedByAnotherEntry);
                 }
-                Some(_) | None => merged.push(next),
             }
-            merged
-        });
+        }
+        tables.finish();
     }
-    all
+    limit(&mut plan, selection);
+    plan
 }
 
-/// The parts of a window that none of `covered` covers.
-fn subtract(window: Window, covered: &[Window]) -> Vec<Window> {
-    let first = covered.partition_point(|other| other.end() <= window.start());
-    let mut parts = Vec::new();
-    let mut reached = window.start();
-    for other in covered[first..].iter().take_while(|other| other.start() < window.end()) {
-        parts.extend(Window::new(reached, other.start()));
-        reached = reached.max(other.end());
+/// Which entry moves a series, by the numbers of its job and of itself: the one that names the table, else the
+/// first whose pattern matches it. What an operator selected does not matter: a table keeps its entry.
+fn owners<'a>(inventory: &'a Inventory, catalog: &Catalog) -> HashMap<(&'a str, String), (usize, usize)> {
+    let mut owners = HashMap::new();
+    // Whatever its condition: a pattern beside it would move the same rows to the same place.
+    let mut names = HashSet::new();
+    for named in [true, false] {
+        for (job_no, job) in inventory.jobs.iter().enumerate() {
+            let Some(source) = inventory.source(&job.source) else { continue };
+            let catalog = catalog.get(&source.name).map_or(&[][..], Vec::as_slice);
+            for (entry_no, entry) in job.tables.iter().enumerate() {
+                if matches!(entry.what, TableSelector::One(_)) != named {
+                    continue;
+                }
+                for table in resolve(entry, catalog) {
+                    if named && entry.target.as_ref().is_none_or(|target| *target == table) {
+                        names.insert((source.name.as_str(), table.clone()));
+                    } else if !named && names.contains(&(source.name.as_str(), table.clone())) {
+                        continue;
+                    }
+                    let series = series_of(&source.database, &table, variant(entry, &table).as_deref());
+                    owners.entry((source.name.as_str(), series)).or_insert((job_no, entry_no));
+                }
+            }
+        }
     }
-    parts.extend(Window::new(reached, window.end()));
-    parts
+    owners
+}
+
+/// Where the inventory moves a table of a source to, if it does.
+pub(crate) fn mover(inventory: &Inventory, source: &str, table: &TableName) -> Option<TableName> {
+    let entries = inventory.jobs.iter().filter(|job| job.source == source).flat_map(|job| &job.tables);
+    let mut entries = entries.filter(|entry| resolve(entry, std::slice::from_ref(table)).contains(table));
+    entries.next().map(|entry| entry.target.clone().unwrap_or_else(|| table.clone()))
+}
+
+/// Keeps the first `--max-units`, and says of which tables the rest is.
+fn limit(plan: &mut Plan, selection: &Selection) {
+    let Some(limit) = selection.max_units.filter(|&limit| limit < plan.units.len()) else { return };
+    let mut beyond: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for unit in plan.units.drain(limit..) {
+        *beyond.entry((unit.job, unit.table.to_string())).or_default() += 1;
+    }
+    plan.skipped.extend(beyond.into_iter().map(|((job, table), units)| Skipped {
+        job,
+        table,
+        units,
+        why: Why::OverLimit,
+    }));
 }
 
 /// The tables that an entry means, in the catalog's order.
 pub(crate) fn resolve(entry: &TableEntry, catalog: &[TableName]) -> Vec<TableName> {
     match &entry.what {
         TableSelector::One(table) => vec![table.clone()],
-        TableSelector::Glob { schema, table } => match (matcher(schema), matcher(table)) {
-            (Some(schema), Some(table)) => catalog
-                .iter()
-                .filter(|name| schema.is_match(name.schema()) && table.is_match(name.table()))
-                .cloned()
-                .collect(),
+        TableSelector::Glob { pattern, except } => {
             // The inventory's reader has refused globs that do not compile.
-            (None, _) | (_, None) => Vec::new(),
-        },
+            let Some(wanted) = matcher(pattern) else { return Vec::new() };
+            let except: Vec<_> = except.iter().filter_map(matcher).collect();
+            let is = |(schema, table): &(GlobMatcher, GlobMatcher), name: &TableName| {
+                schema.is_match(name.schema()) && table.is_match(name.table())
+            };
+            let meant = |name: &&TableName| is(&wanted, name) && !except.iter().any(|one| is(one, name));
+            catalog.iter().filter(meant).cloned().collect()
+        }
     }
 }
 
-fn matcher(glob: &str) -> Option<GlobMatcher> {
-    Glob::new(glob).ok().map(|glob| glob.compile_matcher())
+fn matcher(pattern: &Pattern) -> Option<(GlobMatcher, GlobMatcher)> {
+    let compiled = |glob: &str| Glob::new(glob).ok().map(|glob| glob.compile_matcher());
+    Some((compiled(&pattern.schema)?, compiled(&pattern.table)?))
 }
 
 pub(crate) fn matches(globs: &[Glob], text: &str) -> bool {
@@ -362,6 +347,6 @@ pub(crate) fn matches(globs: &[Glob], text: &str) -> bool {
 pub(crate) fn describe(what: &TableSelector) -> String {
     match what {
         TableSelector::One(table) => table.to_string(),
-        TableSelector::Glob { schema, table } => format!("{schema}.{table}"),
+        TableSelector::Glob { pattern, .. } => pattern.to_string(),
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod explain;
 pub mod failure;
+pub mod import;
 pub mod plan;
 pub mod preflight;
 pub mod run;
 pub mod status;
+pub mod tables;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
@@ -27,7 +29,7 @@ fn trimmed(table: &Table) -> String {
 }
 
 /// `1 unit`, `2 units`.
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{JSON_VERSION, count};
-use crate::plan::{Plan, Skipped, Why};
-use crate::unit::Unit;
+use crate::plan::{Change, Note, Plan, Skipped, Why};
+use crate::unit::{Extent, Unit};
 
 /// So many tables are still named one by one.
 const FEW: usize = 3;
@@ -21,7 +21,24 @@ pub fn text(plan: &Plan) -> String {
     }
     shown.push_str(&format!("{} to move\n", count(plan.units.len() as u64, "unit")));
     shown.push_str(&skipped(&plan.skipped));
+    shown.push_str(&notes(&plan.notes));
     shown
+}
+
+/// One line per job and change; tables by name where they are few.
+pub(super) fn notes(notes: &[Note]) -> String {
+    let mut by_change: BTreeMap<(&str, &Change), Vec<&str>> = BTreeMap::new();
+    for note in notes {
+        by_change.entry((&note.job, &note.change)).or_default().push(&note.table);
+    }
+    let line = |((job, change), tables): ((&str, &Change), Vec<&str>)| {
+        format!("note: {} ({job}): {}\n", few(&tables), change.words())
+    };
+    by_change.into_iter().map(line).collect()
+}
+
+fn few(tables: &[&str]) -> String {
+    if tables.len() <= FEW { tables.join(", ") } else { count(tables.len() as u64, "table") }
 }
 
 fn line(unit: &Unit, jobs: usize, windows: usize) -> String {
@@ -30,7 +47,7 @@ fn line(unit: &Unit, jobs: usize, windows: usize) -> String {
 }
 
 fn window(unit: &Unit) -> String {
-    unit.window.map_or_else(|| "whole table".to_owned(), |window| window.to_string())
+    unit.extent.to_string()
 }
 
 /// One line per job and reason; tables by name where they are few.
@@ -42,11 +59,7 @@ pub(super) fn skipped(skipped: &[Skipped]) -> String {
     let line = |((job, why), some): ((&str, Why), Vec<&Skipped>)| {
         let units: usize = some.iter().map(|one| one.units).sum();
         let units = if units == 0 { String::new() } else { format!("{} of ", count(units as u64, "unit")) };
-        let tables = if some.len() <= FEW {
-            some.iter().map(|one| one.table.as_str()).collect::<Vec<_>>().join(", ")
-        } else {
-            count(some.len() as u64, "table")
-        };
+        let tables = few(&some.iter().map(|one| one.table.as_str()).collect::<Vec<_>>());
         format!("left alone: {units}{tables} ({job}): {}\n", why.words())
     };
     by_reason.into_iter().map(line).collect()
@@ -55,18 +68,22 @@ pub(super) fn skipped(skipped: &[Skipped]) -> String {
 /// For programs.
 pub fn json(plan: &Plan) -> Value {
     let units: Vec<Value> = plan.units.iter().map(unit).collect();
-    json!({ "version": JSON_VERSION, "units": units, "skipped": plan.skipped })
+    json!({ "version": JSON_VERSION, "units": units, "skipped": plan.skipped, "notes": plan.notes })
 }
 
 /// What identifies and describes a unit.
 pub(super) fn unit(unit: &Unit) -> Value {
-    let window = unit.window.map(|window| {
-        json!({
-            "column": unit.window_column(),
+    let column = unit.rows.measure.column();
+    let window = match unit.extent {
+        Extent::Whole => Value::Null,
+        Extent::Nulls => json!({ "column": column, "null": true }),
+        Extent::Times(window) => json!({
+            "column": column,
             "start": window.start().to_string(),
             "end": window.end().to_string(),
-        })
-    });
+        }),
+        Extent::Ids(ids) => json!({ "column": column, "first_id": ids.start(), "end_id": ids.end() }),
+    };
     json!({
         "source": unit.key.source,
         "unit": unit.key.id,

@@ -1,11 +1,13 @@
 //! What a run did.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::plan::{skipped, unit};
+use super::tables::{created, notes};
 use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
 use crate::ledger::State;
@@ -17,6 +19,12 @@ use crate::target::Collisions;
 /// Counts over a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Tables of the plan.
+    pub tables: u64,
+    /// Tables whose every unit is done: loaded, or where nothing is loaded, exported.
+    pub tables_done: u64,
+    /// Tables that were made in the target.
+    pub created: u64,
     /// Units of the plan.
     pub units: u64,
     /// Units whose rows this run put into the target.
@@ -25,6 +33,8 @@ pub struct Totals {
     pub already_there: u64,
     /// Units whose file is on the mount, not loaded.
     pub exported: u64,
+    /// Units that were not begun, since their job's `hours` are over.
+    pub closed: u64,
     /// Units that failed.
     pub failed: u64,
     /// Rows that this run put into the target.
@@ -35,8 +45,22 @@ pub struct Totals {
 
 impl Totals {
     /// Adds a run up.
-    pub fn of(outcome: &Outcome) -> Self {
-        let mut totals = Self { units: outcome.fates.len() as u64, ..Self::default() };
+    pub fn of(plan: &Plan, outcome: &Outcome, halves: Halves) -> Self {
+        let mut tables = BTreeMap::new();
+        for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
+            let state = fate.as_ref().map(|fate| fate.record.state);
+            let done =
+                state == Some(State::Loaded) || (halves == Halves::Export && state == Some(State::Exported));
+            *tables.entry((&unit.key.source, &unit.table, &unit.target)).or_insert(true) &= done;
+        }
+        let mut totals = Self {
+            tables: tables.len() as u64,
+            tables_done: tables.values().filter(|&&done| done).count() as u64,
+            created: outcome.created.len() as u64,
+            units: outcome.fates.len() as u64,
+            closed: outcome.closed as u64,
+            ..Self::default()
+        };
         for fate in outcome.fates.iter().flatten() {
             totals.bytes += fate.record.exported.as_ref().map_or(0, |exported| exported.trailer.bytes);
             match (fate.record.state, fate.how) {
@@ -47,7 +71,7 @@ impl Totals {
                 }
                 (State::Exported | State::Loading, _) => totals.exported += 1,
                 (State::Failed, _) => totals.failed += 1,
-                (State::Exporting, _) => {}
+                (State::Exporting | State::Replaced, _) => {}
             }
         }
         totals
@@ -55,7 +79,7 @@ impl Totals {
 
     /// Units that were neither finished nor failed: a stop left them.
     pub fn left(&self) -> u64 {
-        self.units - self.loaded - self.already_there - self.exported - self.failed
+        self.units - self.loaded - self.already_there - self.exported - self.failed - self.closed
     }
 }
 
@@ -72,7 +96,8 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
         shown.push_str(&block("    try: ", &failure.remedy, width));
     }
     shown.push_str(&skipped(&plan.skipped));
-    shown.push_str(&summary(&Totals::of(outcome), halves, took));
+    shown.push_str(&notes(&outcome.created));
+    shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
     shown
 }
 
@@ -96,6 +121,7 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
             vec![format!("{} of {units} loaded", totals.loaded), count(totals.rows, "row")]
         }
     };
+    parts.insert(0, format!("{}/{} tables", totals.tables_done, totals.tables));
     parts.push(HumanBytes(totals.bytes).to_string());
     if totals.already_there > 0 {
         parts.push(format!("{} already there", totals.already_there));
@@ -103,8 +129,14 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
     if totals.exported > 0 && halves != Halves::Export {
         parts.push(format!("{} exported and waiting to be loaded", totals.exported));
     }
+    if totals.closed > 0 {
+        parts.push(format!("{} left for the job's next `hours`", totals.closed));
+    }
     if totals.left() > 0 {
         parts.push(format!("{} not finished", totals.left()));
+    }
+    if halves == Halves::Both {
+        parts.push(format!("{} created", totals.created));
     }
     parts.push(format!("{} failed", totals.failed));
     let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
@@ -113,7 +145,14 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
 }
 
 /// For programs.
-pub fn json(run: &str, plan: &Plan, outcome: &Outcome, took: Duration, exit_code: u8) -> Value {
+pub fn json(
+    run: &str,
+    plan: &Plan,
+    outcome: &Outcome,
+    halves: Halves,
+    took: Duration,
+    exit_code: u8,
+) -> Value {
     let units: Vec<Value> = plan
         .units
         .iter()
@@ -126,7 +165,7 @@ pub fn json(run: &str, plan: &Plan, outcome: &Outcome, took: Duration, exit_code
             value
         })
         .collect();
-    let totals = Totals::of(outcome);
+    let totals = Totals::of(plan, outcome, halves);
     json!({
         "version": JSON_VERSION,
         "run": run,
@@ -134,9 +173,11 @@ pub fn json(run: &str, plan: &Plan, outcome: &Outcome, took: Duration, exit_code
         "seconds": two_decimals(took.as_secs_f64()),
         "totals": {
             "units": totals.units, "loaded": totals.loaded, "already_there": totals.already_there,
-            "exported": totals.exported, "failed": totals.failed, "left": totals.left(),
+            "exported": totals.exported, "failed": totals.failed, "left": totals.left(), "outside_hours": totals.closed,
             "rows": totals.rows, "bytes": totals.bytes,
+            "tables": totals.tables, "tables_done": totals.tables_done, "created": totals.created,
         },
+        "created": created(&outcome.created),
         "units": units,
         "skipped": plan.skipped,
     })

@@ -99,7 +99,7 @@ impl<'a> Conversation<'a> {
     /// Asks something.
     pub fn ask(&mut self, request: &Request) {
         match request {
-            Request::Export { no, .. } | Request::Query { no, .. } => {
+            Request::Export { no, .. } | Request::Query { no, .. } | Request::Call { no, .. } => {
                 self.open.insert(*no);
             }
             Request::Set { .. } | Request::Beat | Request::Stop | Request::End => {}
@@ -138,24 +138,27 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Closes the conversation after the script's `end`, and sees that it ended as it said.
-    pub fn finish(mut self) {
+    /// Closes the conversation after the script's `end`, and sees that it ended as it said. Gives the last of what
+    /// came on stderr.
+    pub fn finish(mut self) -> String {
         self.channel.close_stdin();
         let until = Instant::now() + Duration::from_secs(2);
         while !self.closed && Instant::now() < until {
             if self.pump(Duration::from_millis(200)).is_err() {
-                return;
+                return self.stderr();
             }
         }
         if self.reader.foreign_lines() > 0 {
             log::debug!("{}: {} lines on stdout were not ours", self.host, self.reader.foreign_lines());
         }
+        let stderr = self.stderr();
         let status = self.channel.end(Duration::from_secs(1));
         if let (Some(code), Status::Exited(status)) = (self.ended, &status)
             && code != *status
         {
             log::warn!("{}: the script said that it ends with {code} and ended with {status}", self.host);
         }
+        stderr
     }
 
     /// What the script wrote to stderr, the last of it.

@@ -113,6 +113,22 @@ impl SourceError {
         }
     }
 
+    /// Is it the unit's own fault, and no trouble of host, network, mount or server that others share?
+    pub fn is_units_own(&self) -> bool {
+        match self {
+            Self::Failed { cause: Cause::DatabaseError { sqlstate: Some(state) }, .. } => {
+                !["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
+            }
+            Self::Failed { cause: Cause::DatabaseError { sqlstate: None } | Cause::Unknown, .. } => true,
+            Self::GivenUp { code, .. } => *code == 124,
+            Self::Failed { .. }
+            | Self::Remote(_)
+            | Self::Command(_)
+            | Self::Protocol { .. }
+            | Self::Silent { .. } => false,
+        }
+    }
+
     /// Is this about the host as a whole, so that its other units would fare no better?
     pub fn concerns_host(&self) -> bool {
         match self {

@@ -1,6 +1,8 @@
 //! The side that is exported: a script on the source host, its protocol, and the SQL per engine.
 
+pub mod argv;
 mod conversation;
+pub mod definition;
 mod error;
 pub mod postgres;
 pub mod probe;

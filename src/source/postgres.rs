@@ -6,9 +6,11 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
+use crate::interval::Interval;
+use crate::measure::{Measure, Scale};
 use crate::names::TableName;
 use crate::sql;
-use crate::unit::Unit;
+use crate::unit::{Extent, Unit};
 use crate::window;
 
 /// A table of the source, as its catalog describes it.
@@ -18,6 +20,8 @@ pub struct SourceTable {
     pub columns: Vec<SourceColumn>,
     /// An upper bound for its size in bytes, where the catalog knows one cheaply.
     pub bytes: Option<u64>,
+    /// The tables that it is a partition or a child of, at any height: their rows are its rows as well.
+    pub ancestors: Vec<TableName>,
 }
 
 /// A column.
@@ -52,9 +56,7 @@ pub enum QueryError {
         table: String,
     },
     /// The window column's type has no order of time that we know.
-    #[error(
-        "the window column \"{column}\" of {table} has type {type_name}; a window needs timestamp, timestamp with time zone or date"
-    )]
+    #[error("the window column \"{column}\" of {table} has type {type_name}; {needs}")]
     WindowType {
         /// The column.
         column: String,
@@ -62,6 +64,8 @@ pub enum QueryError {
         table: String,
         /// Its type.
         type_name: String,
+        /// What would do.
+        needs: &'static str,
     },
     /// A bound that is not midnight, for a column of days.
     #[error(
@@ -106,11 +110,7 @@ pub fn read_table_name(row: &str) -> Option<TableName> {
 /// Asks for the columns of tables, and, `with_sizes`, for their size. On PostgreSQL the size waits for a table
 /// that somebody holds in ACCESS EXCLUSIVE mode; everything else waits for nobody.
 pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bool) -> String {
-    let wanted = tables
-        .iter()
-        .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let wanted = values(tables);
     let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
     // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do.
     let bytes = if !with_sizes {
@@ -138,7 +138,38 @@ pub fn read_column(row: &str) -> Option<(TableName, SourceColumn, Option<u64>)> 
     Some((table, column, next().and_then(|bytes| bytes.parse().ok())))
 }
 
-/// The query that exports a unit: named columns, the window half-open, the entry's condition.
+/// Asks for the ancestors of those tables that are partitions or children of others. Partitions of partitions of
+/// partitions are as deep as it looks.
+pub fn list_ancestors(tables: &[&TableName]) -> String {
+    format!(
+        "SELECT w.s, w.t, pn.nspname, p.relname FROM (VALUES {}) w (s, t) \
+         JOIN pg_namespace n ON n.nspname = w.s JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t \
+         JOIN pg_inherits i1 ON i1.inhrelid = c.oid LEFT JOIN pg_inherits i2 ON i2.inhrelid = i1.inhparent \
+         LEFT JOIN pg_inherits i3 ON i3.inhrelid = i2.inhparent \
+         JOIN pg_class p ON p.oid IN (i1.inhparent, i2.inhparent, i3.inhparent) \
+         JOIN pg_namespace pn ON pn.oid = p.relnamespace",
+        values(tables)
+    )
+}
+
+/// Reads one row of [`list_ancestors`]: the table, and one of its ancestors.
+pub fn read_ancestor(row: &str) -> Option<(TableName, TableName)> {
+    let mut fields = fields(row).into_iter().flatten();
+    let mut name = || TableName::new(fields.next()?, fields.next()?).ok();
+    Some((name()?, name()?))
+}
+
+/// `('schema', 'table'), …`.
+fn values(tables: &[&TableName]) -> String {
+    tables
+        .iter()
+        .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The query that exports a unit: named columns, the window half-open, without what other measures have loaded, the
+/// entry's condition.
 ///
 /// # Errors
 /// [`QueryError`] where the window column cannot serve.
@@ -148,13 +179,19 @@ pub fn export_query(
     columns: &[String],
     zone: &TimeZone,
 ) -> Result<String, QueryError> {
+    let bounds = Bounds { table, name: &unit.table, zone };
     let mut conditions = Vec::new();
-    if let (Some(name), Some(window)) = (unit.window_column(), unit.window) {
-        let kind = window_type(unit, table, name)?;
-        let column = sql::ident(name);
-        let start = bound(window.start(), kind, zone)?;
-        let end = bound(window.end(), kind, zone)?;
-        conditions.push(format!("{column} >= {start} AND {column} < {end}"));
+    match unit.extent {
+        Extent::Whole => {}
+        Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => {
+            conditions.push(bounds.within(&unit.rows.measure, unit.extent.numbers())?);
+        }
+    }
+    for loaded in &unit.rows.without {
+        for interval in &loaded.intervals {
+            // NULL in that column means that the row is in no interval of it.
+            conditions.push(format!("({}) IS NOT TRUE", bounds.within(&loaded.measure, *interval)?));
+        }
     }
     conditions.extend(unit.entry.filter.as_ref().map(ToString::to_string));
     let list = sql::idents(columns.iter().map(String::as_str));
@@ -163,7 +200,28 @@ pub fn export_query(
     Ok(format!("SELECT {list} FROM {}{filter}", sql::table(&unit.table)))
 }
 
-/// How a window's bounds are written for its column.
+/// Asks how many rows have no value in the window column.
+pub fn count_nulls(table: &TableName, column: &str) -> String {
+    format!("SELECT count(*) FROM {} WHERE {} IS NULL", sql::table(table), sql::ident(column))
+}
+
+/// Asks for the lowest and the highest id: two NULLs where the table is empty.
+pub fn span_of_ids(table: &TableName, column: &str) -> String {
+    let column = sql::ident(column);
+    format!(
+        "SELECT floor(min({column})::numeric)::bigint, floor(max({column})::numeric)::bigint FROM {}",
+        sql::table(table)
+    )
+}
+
+/// Reads the answer to [`span_of_ids`].
+pub fn read_span(row: &str) -> Option<(i64, i64)> {
+    let fields = fields(row);
+    let number = |n: usize| fields.get(n)?.as_ref()?.parse().ok();
+    Some((number(0)?, number(1)?))
+}
+
+/// How a window column's bounds are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WindowType {
     /// Civil time.
@@ -172,43 +230,122 @@ enum WindowType {
     Date,
     /// An instant.
     Zoned,
+    /// A number.
+    Number,
 }
 
-fn window_type(unit: &Unit, table: &SourceTable, name: &str) -> Result<WindowType, QueryError> {
-    let shown = || unit.table.to_string();
-    let column = table
-        .columns
-        .iter()
-        .find(|column| column.name == name)
-        .ok_or_else(|| QueryError::NoWindowColumn { column: name.to_owned(), table: shown() })?;
-    let type_name = column.type_name.as_str();
-    if type_name == "date" {
-        Ok(WindowType::Date)
-    } else if type_name.starts_with("timestamp") && type_name.ends_with("without time zone") {
-        Ok(WindowType::Civil)
-    } else if type_name.starts_with("timestamp") && type_name.ends_with("with time zone") {
-        Ok(WindowType::Zoned)
-    } else {
-        Err(QueryError::WindowType {
+/// What conditions over one table's rows are written with.
+struct Bounds<'a> {
+    table: &'a SourceTable,
+    name: &'a TableName,
+    zone: &'a TimeZone,
+}
+
+impl Bounds<'_> {
+    /// The rows of an interval of a measure.
+    fn within(&self, measure: &Measure, interval: Interval<i64>) -> Result<String, QueryError> {
+        match measure {
+            Measure::All => Ok("true".into()),
+            Measure::Null(column) => {
+                self.column(column)?;
+                Ok(format!("{} IS NULL", sql::ident(column)))
+            }
+            Measure::By(scale, column) => {
+                let kind = self.window_type(*scale, column)?;
+                let start = self.bound(interval.start(), *scale, kind)?;
+                let end = self.bound(interval.end(), *scale, kind)?;
+                let column = sql::ident(column);
+                Ok(format!("{column} >= {start} AND {column} < {end}"))
+            }
+        }
+    }
+
+    fn column(&self, name: &str) -> Result<&str, QueryError> {
+        let found = self.table.columns.iter().find(|column| column.name == name);
+        found.map(|column| column.type_name.as_str()).ok_or_else(|| QueryError::NoWindowColumn {
             column: name.to_owned(),
-            table: shown(),
-            type_name: type_name.to_owned(),
+            table: self.name.to_string(),
         })
+    }
+
+    fn window_type(&self, scale: Scale, name: &str) -> Result<WindowType, QueryError> {
+        let type_name = self.column(name)?;
+        window_type(scale, type_name).ok_or_else(|| QueryError::WindowType {
+            column: name.to_owned(),
+            table: self.name.to_string(),
+            type_name: type_name.to_owned(),
+            needs: needed(scale, type_name),
+        })
+    }
+
+    fn bound(&self, number: i64, scale: Scale, kind: WindowType) -> Result<String, QueryError> {
+        let time = window::civil(number);
+        let civil = format!("{} {}", time.date(), time.time());
+        let instant =
+            || window::instant(time, self.zone).ok_or_else(|| QueryError::NoSuchTime(civil.clone()));
+        match (scale, kind) {
+            (Scale::Id, _) => Ok(format!("CAST({} AS bigint)", sql::literal(&number.to_string()))),
+            (Scale::EpochSeconds, _) => Ok(epoch(instant()?.as_microsecond(), 1_000_000)),
+            (Scale::EpochMillis, _) => Ok(epoch(instant()?.as_microsecond(), 1_000)),
+            (Scale::EpochMicros, _) => Ok(epoch(instant()?.as_microsecond(), 1)),
+            (Scale::Time, WindowType::Zoned) => {
+                Ok(format!("CAST({} AS timestamptz)", sql::literal(&instant()?.to_string())))
+            }
+            (Scale::Time, WindowType::Date) if time.time() == Time::midnight() => {
+                Ok(format!("CAST({} AS date)", sql::literal(&time.date().to_string())))
+            }
+            (Scale::Time, WindowType::Date) => Err(QueryError::WithinADay(civil)),
+            (Scale::Time, WindowType::Civil | WindowType::Number) => {
+                Ok(format!("CAST({} AS timestamp)", sql::literal(&civil)))
+            }
+        }
     }
 }
 
-fn bound(time: jiff::civil::DateTime, kind: WindowType, zone: &TimeZone) -> Result<String, QueryError> {
-    let civil = format!("{} {}", time.date(), time.time());
-    match kind {
-        WindowType::Civil => Ok(format!("CAST({} AS timestamp)", sql::literal(&civil))),
-        WindowType::Zoned => {
-            let instant = window::instant(time, zone).ok_or(QueryError::NoSuchTime(civil))?;
-            Ok(format!("CAST({} AS timestamptz)", sql::literal(&instant.to_string())))
+/// A whole number of seconds, or what they are divided in. A bound between two of them is the later one: the numbers
+/// below it are before it.
+fn epoch(micros: i64, unit: i64) -> String {
+    let number = micros.div_euclid(unit) + i64::from(micros.rem_euclid(unit) != 0);
+    format!("CAST({} AS bigint)", sql::literal(&number.to_string()))
+}
+
+/// How a column of this type is compared, where its values can be read that way. Also preflight's word for it.
+fn window_type(scale: Scale, type_name: &str) -> Option<WindowType> {
+    let is_number =
+        matches!(type_name, "smallint" | "integer" | "bigint") || type_name.starts_with("numeric");
+    match scale {
+        Scale::Time if type_name == "date" => Some(WindowType::Date),
+        Scale::Time if type_name.starts_with("timestamp") && type_name.ends_with("without time zone") => {
+            Some(WindowType::Civil)
         }
-        WindowType::Date if time.time() == Time::midnight() => {
-            Ok(format!("CAST({} AS date)", sql::literal(&time.date().to_string())))
+        Scale::Time if type_name.starts_with("timestamp") && type_name.ends_with("with time zone") => {
+            Some(WindowType::Zoned)
         }
-        WindowType::Date => Err(QueryError::WithinADay(civil)),
+        Scale::Time => None,
+        Scale::EpochSeconds | Scale::EpochMillis | Scale::EpochMicros | Scale::Id => {
+            is_number.then_some(WindowType::Number)
+        }
+    }
+}
+
+/// Can windows be cut by a column of this type, read in this way? If not: what it would need.
+pub fn unfit_for_windows(scale: Scale, type_name: &str) -> Option<&'static str> {
+    window_type(scale, type_name).is_none().then(|| needed(scale, type_name))
+}
+
+fn needed(scale: Scale, type_name: &str) -> &'static str {
+    let is_number = window_type(Scale::Id, type_name).is_some();
+    match scale {
+        Scale::Time if is_number => {
+            "a window of time needs timestamp, timestamp with time zone or date; for a number write \
+             `type: epoch_s`, `epoch_ms`, `epoch_us` or `id`"
+        }
+        Scale::Time => {
+            "a window needs timestamp, timestamp with time zone, date, or a whole number with its `type`"
+        }
+        Scale::EpochSeconds | Scale::EpochMillis | Scale::EpochMicros | Scale::Id => {
+            "this `type` needs a column of whole numbers"
+        }
     }
 }
 

@@ -50,6 +50,15 @@ pub enum Request {
         /// A query, on one line.
         sql: String,
     },
+    /// Call a script that people already have. Only `argv.sh` knows this one.
+    Call {
+        /// Number of the unit within this conversation.
+        no: u32,
+        /// Path where the unit's file will stand, as the host sees it.
+        file: String,
+        /// The script's path and its arguments.
+        words: Vec<String>,
+    },
     /// Still there.
     Beat,
     /// Stop now and clean up.
@@ -154,6 +163,11 @@ impl Request {
                 return line(&["export", &no.to_string(), path, compressor, sql]);
             }
             Self::Query { no, sql } => return line(&["query", &no.to_string(), sql]),
+            Self::Call { no, file, words } => {
+                let no = no.to_string();
+                let fields = ["call", &no, file].into_iter().chain(words.iter().map(String::as_str));
+                return line(&fields.collect::<Vec<_>>());
+            }
             Self::Beat => vec!["beat"],
             Self::Stop => vec!["stop"],
             Self::End => vec!["end"],

@@ -1,19 +1,24 @@
-//! The bundled scripts: part of the binary, copied to each host once, under a directory named by their digest.
+//! The scripts that gpferry starts: the bundled ones are part of the binary, and copied to each host once, under a
+//! directory named by their digest, or sent along; one of the user's own is there already.
 //!
 //! The commands here are constants but for that digest and a length: nothing that a person typed is in them.
 //! They are one `sh -c '…'` so that a csh or fish as login shell reads them the same. Each begins a new line
 //! first: what a `.bashrc` printed may have left one open, and our first word must not be glued to it.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use openssl::sha::sha256;
 
 use super::error::SourceError;
+use crate::inventory::{Call, Source};
 use crate::remote::{Channel, CommandFailed, Ending, Remote, Status};
 
 /// Serves Greenplum and PostgreSQL.
 const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
+/// Calls a script that people already have.
+const ARGV: &str = include_str!("../../scripts/argv.sh");
 
 /// Ends a script that is sent over stdin.
 const END_OF_SCRIPT: &str = "#gpferry: end of script";
@@ -41,51 +46,86 @@ const INSTALLED: &str = "gpferry-script-installed";
 /// Longest time that copying the script may take.
 const INSTALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// A script that is part of the binary.
+/// A script that speaks the protocol.
 #[derive(Debug, Clone)]
 pub struct Script {
     text: &'static str,
     digest: String,
-    /// Sent along with every conversation instead of being installed.
-    piped: bool,
+    place: Place,
+}
+
+/// Where a script is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// Put on the host once, by [`Script::ensure`].
+    Installed,
+    /// Sent along with every conversation.
+    Piped,
+    /// The user's own, at this path of the host.
+    Theirs(PathBuf),
 }
 
 impl Script {
+    /// The script that exports from a source: the bundled one, the user's own, or the one that calls the user's own.
+    pub fn exporting(source: &Source) -> Self {
+        match source.script.as_ref().map(|script| (script.call, &script.path)) {
+            None => Self::greenplum(),
+            Some((Call::Argv, _)) => Self::bundled(ARGV, Place::Piped),
+            Some((Call::Protocol, path)) => {
+                Self { text: "", digest: path.display().to_string(), place: Place::Theirs(path.clone()) }
+            }
+        }
+    }
+
     /// The script for Greenplum and PostgreSQL.
     pub fn greenplum() -> Self {
-        let digest = sha256(GREENPLUM.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+        Self::bundled(GREENPLUM, Place::Installed)
+    }
+
+    fn bundled(text: &'static str, place: Place) -> Self {
+        let digest = sha256(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
             // Writing to a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Self { text: GREENPLUM, digest, piped: false }
+        Self { text, digest, place }
     }
 
     /// The same, sent along with every conversation: nothing is put on the host, and [`Script::ensure`] is not
     /// needed.
     pub fn greenplum_piped() -> Self {
-        Self { piped: true, ..Self::greenplum() }
+        Self { place: Place::Piped, ..Self::greenplum() }
     }
 
     /// What goes to stdin before the conversation.
     pub(super) fn preamble(&self) -> Option<String> {
-        self.piped.then(|| piped_text(self.text))
+        match &self.place {
+            Place::Installed => None,
+            Place::Piped => Some(piped_text(self.text)),
+            Place::Theirs(path) => Some(format!("{}\n", path.display())),
+        }
     }
 
-    /// SHA-256 of its text, in hex.
+    /// SHA-256 of its text, in hex; of a script of the user's own, its path.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
     /// The command that starts it with a verb of ours.
     pub(super) fn start_command(&self, verb: &'static str) -> String {
-        if self.piped {
+        match &self.place {
+            Place::Installed => {
+                format!("exec sh -c 'echo; exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
+            }
             // With -c, bash under sshd reads .bashrc, whose output would stand before ours and whose input is ours.
-            return format!(
-                "exec sh -c 'echo; {READ_SCRIPT}; exec bash --norc -c \"$s\" greenplum.sh {verb}'"
-            );
+            Place::Piped => {
+                format!("exec sh -c 'echo; {READ_SCRIPT}; exec bash --norc -c \"$s\" gpferry {verb}'")
+            }
+            // The path comes over stdin, as the first line.
+            Place::Theirs(_) => format!(
+                "exec sh -c 'echo; IFS= read -r p; if [ -x \"$p\" ]; then exec \"$p\" {verb}; fi; exec bash -- \"$p\" {verb}'"
+            ),
         }
-        format!("exec sh -c 'echo; exec bash \"{}/greenplum.sh\" {verb}'", self.directory())
     }
 
     /// The command that says whether it is there.
@@ -115,6 +155,9 @@ impl Script {
     /// # Errors
     /// [`SourceError`]: no session, a home directory that cannot be written, a full disk.
     pub fn ensure(&self, remote: &mut dyn Remote) -> Result<(), SourceError> {
+        if self.place != Place::Installed {
+            return Ok(());
+        }
         let host = remote.host().to_owned();
         let channel = remote.exec(&self.look_command())?;
         let (stdout, stderr, status) = drain(channel, INSTALL_LIMIT)?;

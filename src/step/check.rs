@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::names::TableName;
 use crate::source::postgres::SourceTable;
 use crate::target::TargetTable;
 use crate::unit::Unit;
@@ -15,6 +16,14 @@ pub enum CheckError {
     /// Not in the target, or not visible to the loading user.
     #[error("the table {0} is not in the target database")]
     NotInTarget(String),
+    /// Its rows move with those of the table that it is a part of.
+    #[error("the table {table} is a part of {ancestor}, and its rows move with {ancestor}")]
+    MovesWithParent {
+        /// The table.
+        table: String,
+        /// The partitioned table, or the parent.
+        ancestor: String,
+    },
     /// A table without columns.
     #[error("the table {0} has no columns")]
     NoColumns(String),
@@ -61,7 +70,11 @@ impl CheckError {
                  included), or the source's `database`"
             }
             Self::NotInTarget(_) => {
-                "create the table in the target, or give its name there with `target:` in the inventory"
+                "create the table in the target (`gpferry run --create-tables` does), or give its name there with \
+                 `target:` in the inventory"
+            }
+            Self::MovesWithParent { .. } => {
+                "take one of the two out of the inventory, or give this one a `target:` of its own"
             }
             Self::NoColumns(_) => "take it out of the inventory: there is nothing to move",
             Self::Columns { .. } => {
@@ -73,6 +86,26 @@ impl CheckError {
             Self::Generated { .. } => "make it an ordinary column in the target, or generated on both sides",
         }
     }
+}
+
+/// A part of a table is not moved beside the whole to where the whole goes. `mover` says where the inventory moves a
+/// table of the same source to.
+///
+/// # Errors
+/// [`CheckError::MovesWithParent`].
+pub fn with_parent(
+    unit: &Unit,
+    source: Option<&SourceTable>,
+    mover: impl Fn(&TableName) -> Option<TableName>,
+) -> Result<(), CheckError> {
+    for ancestor in source.iter().flat_map(|table| &table.ancestors) {
+        let goes_there = |whole: &TableName| unit.target == *whole || unit.target == unit.table;
+        if mover(ancestor).as_ref().is_some_and(goes_there) {
+            let (table, ancestor) = (unit.table.to_string(), ancestor.to_string());
+            return Err(CheckError::MovesWithParent { table, ancestor });
+        }
+    }
+    Ok(())
 }
 
 /// The columns to move, in the source's order.

@@ -8,9 +8,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::{Stage, UnitFailure};
+use super::{Stage, UnitFailure, argv};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
@@ -33,8 +34,10 @@ const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
 pub struct Ground<'a> {
     /// The source.
     pub source: &'a Source,
-    /// The script for its engine.
+    /// The script that exports from it.
     pub script: &'a Script,
+    /// The inventory's zone.
+    pub zone: &'a TimeZone,
     /// The mount as the runner sees it.
     pub mount: &'a Mount,
     /// This run's manifest.
@@ -88,6 +91,9 @@ pub fn export(
     orders: &[Order<'_>],
     mut report: impl FnMut(usize, Outcome),
 ) -> Result<(), SourceError> {
+    if let Some(script) = ground.source.argv() {
+        return argv::export(ground, script, remote, orders, report);
+    }
     let what = match orders {
         [order] => format!("the export of {}", order.unit.key.id),
         orders => format!("a batch of {} exports", orders.len()),
@@ -215,8 +221,42 @@ fn prove(
     until: Instant,
 ) -> Result<Exported, MountError> {
     let (_, trailer) = ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?;
-    let exported =
-        Exported { file: order.file.clone(), rows: published.rows, trailer, columns: order.columns.clone() };
+    let exported = Exported {
+        file: order.file.clone(),
+        rows: published.rows,
+        trailer,
+        columns: order.columns.clone(),
+        left_out: order.unit.rows.left_out(),
+    };
+    let written = Written {
+        compressor: &published.compressor,
+        settings: "DateStyle=ISO,YMD TimeZone=UTC IntervalStyle=postgres extra_float_digits=3 bytea_output=hex \
+                   client_encoding=UTF8",
+        script: ground.script.digest(),
+        began: published.began,
+        took: published.took,
+    };
+    record(ground, order, &exported, &written)?;
+    Ok(exported)
+}
+
+/// How a file came to be, for its manifest line.
+pub(super) struct Written<'a> {
+    pub(super) compressor: &'a str,
+    pub(super) settings: &'a str,
+    pub(super) script: &'a str,
+    pub(super) began: Timestamp,
+    pub(super) took: Duration,
+}
+
+/// Writes a file's manifest line.
+pub(super) fn record(
+    ground: Ground<'_>,
+    order: &Order<'_>,
+    exported: &Exported,
+    written: &Written<'_>,
+) -> Result<(), MountError> {
+    let trailer = exported.trailer;
     let line = json!({
         "version": 1,
         "source": order.unit.key.source,
@@ -224,23 +264,21 @@ fn prove(
         "job": order.unit.job,
         "file": order.file,
         "columns": order.columns,
-        "rows": published.rows,
+        "rows": exported.rows,
         "bytes": trailer.bytes,
         "crc32": format!("{:08x}", trailer.crc32),
         "data_bytes_mod_4gib": trailer.isize,
-        "compressor": published.compressor,
-        "settings": "DateStyle=ISO,YMD TimeZone=UTC IntervalStyle=postgres extra_float_digits=3 \
-                     bytea_output=hex client_encoding=UTF8",
-        "script": ground.script.digest(),
-        "began": published.began.to_string(),
+        "compressor": written.compressor,
+        "settings": written.settings,
+        "script": written.script,
+        "began": written.began.to_string(),
         "ended": Timestamp::now().to_string(),
-        "seconds": (published.took.as_secs_f64() * 100.0).round() / 100.0,
+        "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
     });
     match ground.manifest.lock() {
-        Ok(mut manifest) => manifest.append(&line)?,
-        Err(poisoned) => poisoned.into_inner().append(&line)?,
+        Ok(mut manifest) => manifest.append(&line),
+        Err(poisoned) => poisoned.into_inner().append(&line),
     }
-    Ok(exported)
 }
 
 fn refused(

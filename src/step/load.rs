@@ -11,8 +11,8 @@ use crate::gzip::CheckedReader;
 use crate::inventory::LoadRule;
 use crate::mount::{Exported, Mount};
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, CopyError, Entry, Limits, Session, TargetError};
-use crate::unit::{Unit, series};
+use crate::target::{Claim, CommitError, CopyError, Entry, Limits, LogRow, Session, TargetError};
+use crate::unit::Unit;
 
 /// How many colliding keys of each kind are looked up.
 const KEYS_SHOWN: usize = 3;
@@ -110,8 +110,16 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
             let there = session
                 .already_there(&key.source, &[&key.id])
                 .map_err(|error| UnitFailure::of_target(Stage::Load, &error))?;
-            let rows = there.get(key).copied().unwrap_or_default();
-            Ok(Loaded { rows, how: How::AlreadyThere, took: Duration::ZERO })
+            match there.into_values().next() {
+                Some(row) if row.is_of(&cargo.unit.rows) => {
+                    Ok(Loaded { rows: row.rows, how: How::AlreadyThere, took: Duration::ZERO })
+                }
+                // The same id by another column: what is there are other rows.
+                other => Err(overlap_failure(other.into_iter().collect()).unwrap_or_else(|| {
+                    let error = "the load log refused the unit and does not hold it";
+                    UnitFailure::new(Stage::Load, error, "run again")
+                })),
+            }
         }
     }
 }
@@ -152,26 +160,23 @@ fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Res
     }
 }
 
-/// Rows of this window that are in the target by a window of other bounds. The plan leaves those out, as far as
-/// the ledger knows; this is for a ledger that was deleted, or a runner with another one.
+/// Rows of this unit that are in the target by one of other bounds. The plan leaves those out, as far as the ledger
+/// knows; this is for a ledger that was deleted, or a runner with another one.
 fn overlap(session: &mut Session, cargo: &Cargo<'_>) -> Result<Option<UnitFailure>, TargetError> {
-    let unit = cargo.unit;
-    let (Some(bounds), Some((own, _))) = (bounds(unit), series(&unit.key.id)) else { return Ok(None) };
-    let mut overlaps = session.overlapping(&unit.key, &unit.target.to_string(), &bounds)?;
-    overlaps.retain(|id| series(id).is_some_and(|(series, _)| series == own));
-    let Some(first) = overlaps.first() else { return Ok(None) };
+    Ok(overlap_failure(session.overlapping(cargo.unit)?))
+}
+
+/// The failure of a unit whose rows, or some of them, the load log holds under other names.
+pub fn overlap_failure(overlaps: Vec<LogRow>) -> Option<UnitFailure> {
+    let first = overlaps.first()?;
     let error = format!(
-        "its window overlaps what is loaded already: the load log holds {first}{}",
+        "it overlaps what is loaded already: the load log holds {}{}",
+        first.key.id,
         if overlaps.len() > 1 { format!(" and {} more", overlaps.len() - 1) } else { String::new() }
     );
     let remedy =
         "run again: the ledger did not know of it and does now, and only what is missing will be moved";
-    Ok(Some(UnitFailure { overlaps, ..UnitFailure::new(Stage::Load, error, remedy) }))
-}
-
-/// A window's bounds, as the load log has them.
-fn bounds(unit: &Unit) -> Option<(String, String)> {
-    unit.window.map(|window| (window.start().to_string(), window.end().to_string()))
+    Some(UnitFailure { overlaps, own: false, ..UnitFailure::new(Stage::Load, error, remedy) })
 }
 
 /// Why a unit's rows were not copied.
@@ -263,7 +268,8 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
     Entry {
         job: &unit.job,
         table: unit.target.to_string(),
-        window: bounds(unit),
+        measure: &unit.rows.measure,
+        extent: unit.extent,
         file: cargo.exported.file.display().to_string(),
         mode: "insert",
         exported: cargo.exported.rows,

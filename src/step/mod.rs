@@ -3,6 +3,8 @@
 //! A unit that fails is data, not an error that ends the run: [`UnitFailure`] goes to the ledger and the report,
 //! and the others go on.
 
+pub mod argv;
+mod bounds;
 pub mod check;
 pub mod export;
 pub mod load;
@@ -11,7 +13,7 @@ pub mod preflight;
 use crate::gzip::GzipError;
 use crate::mount::MountError;
 use crate::source::SourceError;
-use crate::target::{Collisions, TargetError};
+use crate::target::{Collisions, LogRow, TargetError};
 
 /// Where a unit failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl Stage {
 }
 
 /// Why a unit failed, and what to try.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct UnitFailure {
     /// Where.
     pub stage: Stage,
@@ -48,10 +50,12 @@ pub struct UnitFailure {
     pub can_retry: bool,
     /// Did somebody cancel it? After a stop, that was us.
     pub cancelled: bool,
+    /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
+    pub own: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
-    /// Units of the load log whose windows overlap this one's: the ledger did not know of them.
-    pub overlaps: Vec<String>,
+    /// Units of the load log whose rows are among this one's: the ledger did not know of them.
+    pub overlaps: Vec<LogRow>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
     /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
@@ -67,6 +71,7 @@ impl UnitFailure {
             remedy: remedy.into(),
             can_retry: false,
             cancelled: false,
+            own: true,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
@@ -76,7 +81,8 @@ impl UnitFailure {
 
     /// Something went wrong on the source host.
     pub fn of_source(stage: Stage, error: &SourceError) -> Self {
-        Self { can_retry: error.can_retry(), ..Self::new(stage, error, error.remedy()) }
+        let own = error.is_units_own();
+        Self { can_retry: error.can_retry(), own, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The target refused.
@@ -84,13 +90,20 @@ impl UnitFailure {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
-        let cancelled = error.sqlstate() == Some("57014");
-        Self { can_retry, cancelled, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
+        let (own, cancelled) = (error.is_units_own(), error.sqlstate() == Some("57014"));
+        Self {
+            can_retry,
+            own,
+            cancelled,
+            file_is_good,
+            constraint,
+            ..Self::new(stage, error, error.remedy())
+        }
     }
 
     /// The mount, or a file on it, is not as it should be.
     pub fn of_mount(stage: Stage, error: &MountError) -> Self {
-        Self::new(stage, error, error.remedy())
+        Self { own: false, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// A published file is damaged.

@@ -97,6 +97,16 @@ impl TargetError {
         }
     }
 
+    /// Is it the unit's own fault, and no trouble of server or network that others share?
+    pub fn is_units_own(&self) -> bool {
+        match self {
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+            Self::Refused { sqlstate, .. } => {
+                !["08", "53", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
+            }
+        }
+    }
+
     /// Was no session to be had at all?
     pub fn is_unreachable(&self) -> bool {
         match self {

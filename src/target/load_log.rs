@@ -7,8 +7,12 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+use postgres::fallible_iterator::FallibleIterator;
+
 use super::{Session, TargetError};
-use crate::unit::UnitKey;
+use crate::measure::Measure;
+use crate::unit::{Extent, Rows, Unit, UnitKey, read_id};
 
 /// What a unit's load log row says besides its key.
 #[derive(Debug, Clone)]
@@ -17,8 +21,10 @@ pub struct Entry<'a> {
     pub job: &'a str,
     /// The target table.
     pub table: String,
-    /// Window bounds, as text.
-    pub window: Option<(String, String)>,
+    /// By what its rows are told apart.
+    pub measure: &'a Measure,
+    /// What of them it holds.
+    pub extent: Extent,
     /// File below the mount's subdirectory.
     pub file: String,
     /// Load mode.
@@ -31,6 +37,25 @@ pub struct Entry<'a> {
     pub run: &'a str,
 }
 
+/// A row of the load log.
+#[derive(Debug, Clone)]
+pub struct LogRow {
+    /// Its source and id.
+    pub key: UnitKey,
+    /// The job that moved it.
+    pub job: String,
+    /// The target table.
+    pub table: String,
+    /// By what its rows are told apart; `None` where an older gpferry wrote it.
+    pub measure: Option<Measure>,
+    /// Rows in the target.
+    pub rows: u64,
+    /// When it was loaded.
+    pub loaded_at: Timestamp,
+    /// The run that did.
+    pub run: String,
+}
+
 /// What came of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
@@ -40,12 +65,15 @@ pub enum Claim {
     AlreadyThere,
 }
 
-/// Columns of version 1 of the table. Only what Greenplum 5 (PostgreSQL 8.3) can do.
+/// Columns of the table. Only what Greenplum 5 (PostgreSQL 8.3) can do.
 const CREATE: &str = "(source text NOT NULL, unit text NOT NULL, job text NOT NULL, table_name text NOT NULL, \
      window_start timestamp, window_end timestamp, slice integer, file text NOT NULL, mode text NOT NULL, \
      rows_exported bigint NOT NULL, rows_loaded bigint, rows_rejected bigint NOT NULL DEFAULT 0, \
      digest text NOT NULL, run text NOT NULL, loaded_at timestamp with time zone NOT NULL DEFAULT now(), \
-     PRIMARY KEY (source, unit))";
+     measure text, first_id bigint, last_id bigint, PRIMARY KEY (source, unit))";
+
+/// Columns that the first version of the table did not have.
+const ADDED: &[&str] = &["measure text", "first_id bigint", "last_id bigint"];
 
 impl Session {
     /// Makes the load log and its schema where they are missing.
@@ -54,13 +82,16 @@ impl Session {
     /// [`TargetError`], 42501 where the user may not create it.
     pub fn ensure_load_log(&mut self) -> Result<(), TargetError> {
         for _ in 0..5 {
-            if self.has_load_log()? {
-                return Ok(());
-            }
-            match self.create_load_log() {
+            let made = match self.load_log_columns()? {
+                columns if columns.is_empty() => self.create_load_log(),
+                columns if columns.iter().any(|column| column == "measure") => return Ok(()),
+                _ => self.widen_load_log(),
+            };
+            match made {
                 Ok(()) => return Ok(()),
-                // Somebody else is making it at this moment: duplicate schema, table, or catalog row.
-                Err(error) if matches!(error.sqlstate(), Some("42P06" | "42P07" | "23505" | "42710")) => {}
+                // Somebody else is making it at this moment: duplicate schema, table, column or catalog row.
+                Err(error)
+                    if matches!(error.sqlstate(), Some("42P06" | "42P07" | "42701" | "23505" | "42710")) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -70,17 +101,27 @@ impl Session {
         })
     }
 
-    fn has_load_log(&mut self) -> Result<bool, TargetError> {
+    /// The columns that it has; none where there is no load log.
+    fn load_log_columns(&mut self) -> Result<Vec<String>, TargetError> {
         let (schema, table) = self.log_parts();
         let found = self
             .client
-            .query_opt(
-                "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+            .query(
+                "SELECT a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
                  WHERE n.nspname = $1::text AND c.relname = $2::text",
                 &[&schema, &table],
             )
             .map_err(|error| TargetError::of(&error, "look for the load log"))?;
-        Ok(found.is_some())
+        Ok(found.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Gives a load log of the first version the columns that it lacks.
+    fn widen_load_log(&mut self) -> Result<(), TargetError> {
+        let added: Vec<String> = ADDED.iter().map(|column| format!("ADD COLUMN {column}")).collect();
+        self.client
+            .batch_execute(&format!("ALTER TABLE {} {}", self.log, added.join(", ")))
+            .map_err(|error| TargetError::of(&error, "widen the load log"))
     }
 
     fn create_load_log(&mut self) -> Result<(), TargetError> {
@@ -108,7 +149,7 @@ impl Session {
         (schema, "load_log".to_owned())
     }
 
-    /// Which of these units are in the target, and with how many rows. `units` are of one source.
+    /// Which of these units are in the target, with how many rows and by which measure. `units` are of one source.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -116,16 +157,40 @@ impl Session {
         &mut self,
         source: &str,
         units: &[&str],
-    ) -> Result<HashMap<UnitKey, u64>, TargetError> {
-        let sql = format!("SELECT unit, rows_loaded FROM {} WHERE source = $1 AND unit = ANY ($2)", self.log);
+    ) -> Result<HashMap<UnitKey, LogRow>, TargetError> {
+        let sql = format!(
+            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
+             WHERE source = $1 AND unit = ANY ($2)",
+            self.log
+        );
         let rows = self
             .client
             .query(sql.as_str(), &[&source, &units])
             .map_err(|error| TargetError::of(&error, "read the load log"))?;
-        Ok(rows
-            .iter()
-            .map(|row| (UnitKey { source: source.to_owned(), id: row.get(0) }, count(row.get(1))))
-            .collect())
+        Ok(rows.iter().map(log_row).map(|row| (row.key.clone(), row)).collect())
+    }
+
+    /// Reads the load log, whole, row by row: for a ledger that never saw it. False where there is none.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn read_load_log(&mut self, mut each: impl FnMut(LogRow)) -> Result<bool, TargetError> {
+        let of = |error: &postgres::Error| TargetError::of(error, "read the load log");
+        let columns = self.load_log_columns()?;
+        if columns.is_empty() {
+            return Ok(false);
+        }
+        let measure = if columns.iter().any(|column| column == "measure") { "measure" } else { "NULL::text" };
+        let sql = format!(
+            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {}",
+            self.log
+        );
+        let nothing: [&str; 0] = [];
+        let mut rows = self.client.query_raw(sql.as_str(), nothing).map_err(|error| of(&error))?;
+        while let Some(row) = rows.next().map_err(|error| of(&error))? {
+            each(log_row(&row));
+        }
+        Ok(true)
     }
 
     /// Claims a unit, inside a transaction. Waits for another loader's transaction that holds it.
@@ -135,12 +200,16 @@ impl Session {
     pub fn claim(&mut self, key: &UnitKey, entry: &Entry<'_>) -> Result<Claim, TargetError> {
         let sql = format!(
             "INSERT INTO {} (source, unit, job, table_name, window_start, window_end, file, mode, rows_exported, \
-             rows_loaded, digest, run) \
-             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $9, $10, $11)",
+             rows_loaded, digest, run, measure, first_id, last_id) \
+             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $9, $10, $11, $12, $13, $14)",
             self.log
         );
         let statement = self.prepared(&sql)?;
-        let (start, end) = entry.window.clone().unzip();
+        let window = entry.extent.window();
+        let start = window.map(|window| window.start().to_string());
+        let end = window.map(|window| window.end().to_string());
+        let (first, last) = ids(&entry.extent).unzip();
+        let measure = entry.measure.to_string();
         let exported = i64::try_from(entry.exported).unwrap_or(i64::MAX);
         let inserted = self.client.execute(
             &statement,
@@ -156,6 +225,9 @@ impl Session {
                 &exported,
                 &entry.digest,
                 &entry.run,
+                &measure,
+                &first,
+                &last,
             ],
         );
         match inserted {
@@ -188,28 +260,69 @@ impl Session {
         }
     }
 
-    /// Ids of units in the load log, of the same source and target table, whose windows overlap this one. Which
-    /// of them are of the same rows, the ids say ([`crate::unit::series`]).
+    /// Units in the load log, of the same source and target table, whose rows are among those of this unit: of the
+    /// same series and measure, and overlapping it.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn overlapping(
-        &mut self,
-        key: &UnitKey,
-        table: &str,
-        window: &(String, String),
-    ) -> Result<Vec<String>, TargetError> {
+    pub fn overlapping(&mut self, unit: &Unit) -> Result<Vec<LogRow>, TargetError> {
+        let (overlaps, bounds) = match unit.extent {
+            // They are one unit, with one id.
+            Extent::Whole | Extent::Nulls => return Ok(Vec::new()),
+            Extent::Times(window) => (
+                "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
+                (window.start().to_string(), window.end().to_string()),
+            ),
+            Extent::Ids(ids) => (
+                "first_id < $5::text::bigint AND last_id > $4::text::bigint",
+                (ids.start().to_string(), ids.end().to_string()),
+            ),
+        };
         let sql = format!(
-            "SELECT unit FROM {} WHERE source = $1 AND table_name = $2 AND unit <> $3 \
-             AND window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
+            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
+             WHERE source = $1 AND table_name = $2 AND unit <> $3 AND {overlaps}",
             self.log
         );
         let statement = self.prepared(&sql)?;
+        let table = unit.target.to_string();
         let rows = self
             .client
-            .query(&statement, &[&key.source, &table, &key.id, &window.0, &window.1])
+            .query(&statement, &[&unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
             .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(rows.iter().map(log_row).filter(|row| row.is_of(&unit.rows)).collect())
+    }
+}
+
+impl LogRow {
+    /// Are its rows told apart as these are, so that an overlap of bounds is one of rows? What was written without a
+    /// measure counts as such.
+    pub fn is_of(&self, rows: &Rows) -> bool {
+        let same_series = read_id(&self.key.id).is_some_and(|named| named.series == rows.series);
+        same_series && self.measure.as_ref().is_none_or(|measure| *measure == rows.measure)
+    }
+}
+
+fn log_row(row: &postgres::Row) -> LogRow {
+    LogRow {
+        key: UnitKey { source: row.get(0), id: row.get(1) },
+        job: row.get(2),
+        table: row.get(3),
+        measure: row.get::<_, Option<String>>(4).and_then(|text| text.parse().ok()),
+        rows: count(row.get(5)),
+        loaded_at: instant(row.get(6)),
+        run: row.get(7),
+    }
+}
+
+/// A time as PostgreSQL writes it in ISO form and UTC: `2021-08-10 04:05:06.7+00`.
+fn instant(text: &str) -> Timestamp {
+    text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn ids(extent: &Extent) -> Option<(i64, i64)> {
+    match extent {
+        Extent::Ids(ids) => Some((ids.start(), ids.end())),
+        Extent::Whole | Extent::Nulls | Extent::Times(_) => None,
     }
 }
 

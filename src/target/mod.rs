@@ -12,6 +12,7 @@ mod catalog;
 mod collisions;
 mod connect;
 mod copy;
+pub mod create;
 mod error;
 mod load_log;
 mod passfile;
@@ -22,7 +23,7 @@ pub use collisions::Collisions;
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::TargetError;
-pub use load_log::{Claim, Entry};
+pub use load_log::{Claim, Entry, LogRow};
 
 /// What every session on either side has set, so that text means the same on both. Source: HAZARDS of COPY in
 /// text form, PostgreSQL "Client Connection Defaults".

@@ -46,7 +46,8 @@ fn help_names_every_command_and_every_exit_code() {
     let output = gpferry(&["--help"]);
     let help = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    for word in ["plan", "run", "export", "load", "status", "trust", "explain", "GPFERRY_INVENTORY"] {
+    for word in ["plan", "run", "export", "load", "status", "import", "trust", "explain", "GPFERRY_INVENTORY"]
+    {
         assert!(help.contains(word), "no {word} in {help}");
     }
     for exit in gpferry::exit::Exit::ALL {
@@ -142,4 +143,24 @@ fn explain_knows_every_code() {
            (~/.bashrc, before its test for interactive)
       try: run `ldd` on it
     ");
+}
+
+#[test]
+fn where_nothing_is_due_nothing_is_connected() {
+    let directory = tempfile::tempdir().unwrap();
+    // Neither target nor source can be reached, and the mount is not there.
+    let inventory = INVENTORY
+        .replace("from: 2021-08-10", "from: 2199-08-10")
+        .replace("2021-08-11", "2199-08-11")
+        .replace("      - { table: ref.product, window: none, target: dim.product }\n", "");
+    fs::write(directory.path().join("inventory.yml"), inventory).unwrap();
+    let path = directory.path().join("inventory.ledger.sqlite");
+    let mut ledger = gpferry::ledger::Ledger::open(&path).unwrap();
+    let now = jiff::Timestamp::now();
+    let target = "postgresql://loader@127.0.0.1:1/d";
+    ledger.catch_up(target, now, |_| Ok::<(), gpferry::ledger::LedgerError>(())).unwrap();
+    drop(ledger);
+    let output = gpferry_in(directory.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("not due yet"), "{}", text(&output.stdout));
 }

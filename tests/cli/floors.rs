@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop"],
-    &["inventory", "unit", "window"],
-    &["gzip", "mount", "plan", "remote"],
-    &["ledger", "source", "target"],
+    &["file_pattern", "interval", "inventory", "measure", "unit", "window"],
+    &["csv", "gzip", "mount", "plan", "remote"],
+    &["catalog", "ledger", "source", "target"],
     &["failure", "step"],
     &["engine", "progress", "report"],
     &["cli", "commands"],

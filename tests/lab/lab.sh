@@ -13,6 +13,8 @@
 #       --noexec-home                 homes are mounted noexec
 #       --squash                      root has no power over others' files, as behind an export with root_squash
 #   lab.sh bounce DIR source|target   stops that PostgreSQL as a crash would, and starts it again
+#   lab.sh mariadb DIR NAME [OPTION …] adds a MariaDB to a running lab, with these options of mariadbd, and prints
+#                                     how it is reached; goes with the lab
 #   lab.sh down DIR                   stops exactly what `up` started, and removes DIR's lab
 #
 # No containers: each host is an sshd in a mount namespace of its own, with its own /etc/passwd (so one user can
@@ -32,7 +34,7 @@ as_root() {
 
 # ---------------------------------------------------------------- packages
 
-PACKAGES=(openssh-server openssh-client postgresql postgresql-client isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make
+PACKAGES=(openssh-server openssh-client postgresql postgresql-client mariadb-server-core mariadb-client-core isal pigz gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make
     iproute2 nftables strace faketime)
 
 install_packages() {
@@ -311,6 +313,52 @@ as_postgres() { "${AS_POSTGRES[@]}" "$@"; }
 
 sql() { as_postgres "$(pg_bin)/psql" -X -q -v ON_ERROR_STOP=1 -h "$sockets" -p "$1" -d postgres -c "$2"; }
 
+# more_mariadb NAME OPTION…: a MariaDB of its own, as the system user postgres; the package brings no user and no service
+more_mariadb() {
+    local name=$1 data=$dir/my/$1 log=$dir/my/$1.log sockets port try password
+    shift
+    sockets=$(cat "$dir/sockets")
+    mkdir -p "$dir/my"
+    chmod 755 "$dir/my"
+    mkdir "$data" || die "mariadb: $name?"
+    chown postgres: "$data"
+    touch "$log"
+    chown postgres: "$log"
+    as_postgres mariadb-install-db --no-defaults --datadir="$data" --skip-test-db --skip-name-resolve \
+        --auth-root-authentication-method=normal >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "mariadb-install-db failed"; }
+    password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    # Not on a command line, where every user of the machine could read it.
+    (umask 077 && printf "CREATE OR REPLACE USER etl@'%%' IDENTIFIED BY '%s';\nGRANT SELECT ON *.* TO etl@'%%';\n" "$password" >"$data.sql")
+    chown postgres: "$data.sql"
+    for try in 1 2 3 4 5; do
+        port=$(free_port)
+        (exec setsid "${AS_POSTGRES[@]}" mariadbd --no-defaults --datadir="$data" --socket="$sockets/$name.sock" \
+            --bind-address=127.0.0.1 --port="$port" --init-file="$data.sql" \
+            --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=0 "$@") >>"$log" 2>&1 </dev/null &
+        record $! "mariadb-$name"
+        if wait_for 30 "the MariaDB $name" "$log" mariadb_settled "$port" "$!" && mariadb_answers "$port" 2>/dev/null; then break; fi
+        [ "$try" -lt 5 ] || { tail -n 20 "$log" >&2; rm -f "$data.sql"; die "the MariaDB $name gave up"; }
+    done
+    printf '[client]\npassword=%s\n' "$password" >"$data.cnf"
+    chmod 600 "$data.cnf"
+    chown "${LAB_UID:-0}:${LAB_GID:-0}" "$data.cnf"
+    rm -f "$data.sql"
+    printf 'LAB_MARIADB_PORT=%s\nLAB_MARIADB_SOCKET=%s\nLAB_MARIADB_USER=etl\nLAB_MARIADB_OPTIONS=%s\n' \
+        "$port" "$sockets/$name.sock" "$data.cnf"
+}
+
+# A server that has given up is not waited for.
+mariadb_settled() { [ -z "$(started_at "$2")" ] || mariadb_answers "$1"; }
+
+# It greets with its version, once the statements of its init file are done.
+mariadb_answers() {
+    local banner
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+    banner=$(timeout 2 head -c 20 <&3 | tr -d '\0') || true
+    exec 3>&-
+    [[ $banner == *.*.* ]]
+}
+
 # ---------------------------------------------------------------- up and down
 
 up() {
@@ -418,7 +466,7 @@ down() {
     if [ -e "$dir/sockets" ]; then rm -rf -- "$(cat "$dir/sockets")"; fi
     # What a test, or --tmpfs, mounted below DIR.
     awk -v below="$dir/" 'index($2, below) == 1 { print $2 }' /proc/mounts | while read -r mounted; do umount -l "$mounted"; done
-    rm -rf "$dir/hosts" "$dir/pg" "$dir/mount" "$dir/pids" "$dir/sockets" "$dir/lab.env" "$dir/lab.env.new" \
+    rm -rf "$dir/hosts" "$dir/pg" "$dir/my" "$dir/mount" "$dir/pids" "$dir/sockets" "$dir/lab.env" "$dir/lab.env.new" \
         "$dir/ssh_config" "$dir/known_hosts" "$dir/id_ed25519" "$dir/id_ed25519.pub" "$dir/pgpass" "$dir/ca.pem"
 }
 
@@ -456,6 +504,14 @@ bounce)
     dir=$(cd "$2" && pwd -P)
     sockets=$(cat "$dir/sockets")
     bounce "$3"
+    ;;
+mariadb)
+    [ -n "${3:-}" ] || die "mariadb needs a directory and a name"
+    as_root "$@"
+    dir=$(cd "$2" && pwd -P)
+    [ -e "$dir/lab.env" ] || die "no lab runs in $dir"
+    shift 2
+    more_mariadb "$@"
     ;;
 down)
     [ -n "${2:-}" ] || die "down needs a directory"

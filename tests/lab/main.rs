@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod argv;
+mod catalog;
 mod commit;
+mod create;
 mod ends;
 mod moves;
 mod planted;
@@ -15,3 +18,4 @@ mod ssh;
 mod support;
 mod target;
 mod time_limits;
+mod windows;

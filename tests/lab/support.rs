@@ -209,7 +209,13 @@ impl Case {
 
     /// Runs the built binary, for two minutes at most: one that hangs has exit code 124, and its test fails.
     pub(crate) fn gpferry(&self, args: &[&str]) -> Ran {
-        let inner = self.command(args);
+        self.gpferry_with(args, &[])
+    }
+
+    /// As [`Case::gpferry`], with more environment variables.
+    pub(crate) fn gpferry_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ran {
+        let mut inner = self.command(args);
+        inner.envs(variables.iter().copied());
         let mut bounded = Command::new("timeout");
         bounded.args(["--kill-after=5", "120"]).arg(inner.get_program()).args(inner.get_args());
         for (name, value) in inner.get_envs() {

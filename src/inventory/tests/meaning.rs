@@ -47,6 +47,16 @@ fn windows_and_lengths() {
         at("export: { slice_bytes: 256M }"),
         ["12:9 jobs.j.tables[0]", "12:46 jobs.j.tables[0].export.slice_bytes"]
     );
+    assert_eq!(
+        at("window: { column: c, type: id, length: 4h }").len(),
+        2,
+        "no `step`, and `length` is of time"
+    );
+    assert_eq!(at("window: { column: c, type: id, step: 0 }"), ["12:60 jobs.j.tables[0].window.step"]);
+    assert_eq!(at("window: { column: c, type: time, length: 4h, step: 9 }").len(), 1);
+    assert_eq!(at("window: { column: c, type: id, step: 9, from: 5, until: 5 }").len(), 1);
+    table("window: { column: c, type: §unix }", "window.type", "epoch_s, epoch_ms, epoch_us, id");
+    table("window: none, except: §\"a.*\"", "except", "`except` is for patterns");
     table("window: none, export: { slice_bytes: §0 }", "export.slice_bytes", "256MiB");
     table("window: none, export: { retries: §1000 }", "export.retries", "0 to 100");
     table("window: none, where: §\"a = 1; drop\"", "where", "end the statement");
@@ -117,10 +127,6 @@ fn what_this_version_does_not_do_yet() {
     for engine in ["mysql", "tdengine"] {
         one("engine: postgres", &format!("engine: §{engine}"), "sources.fab1.engine", NOT_YET);
     }
-    let script =
-        "database: d, script: §{ path: /home/x.sh, call: argv, ok: [99], file: \"{dd}/{unit}.csv.gz\" }";
-    one("database: d", script, "sources.fab1.script", NOT_YET);
-    one("    source:", "    hours: §22:00-24:00\n    source:", "jobs.j.hours", NOT_YET);
     for mode in ["update", "merge", "replace"] {
         let by = format!("window: none, load: {{ mode: §{mode} }}");
         table(&by, "load.mode", NOT_YET);
@@ -143,7 +149,7 @@ fn the_inventory_of_the_design_is_refused_only_for_what_comes_later() {
     let error = read(&text).unwrap_err();
     let keys: Vec<_> =
         error.faults.iter().map(|fault| fault.key.trim_start_matches("jobs.hms_array.")).collect();
-    let later = ["hours", "tables[1].load.mode", "tables[2].every", "tables[2].load.mode"];
+    let later = ["tables[1].load.mode", "tables[2].every", "tables[2].load.mode"];
     assert_eq!(keys, later, "{error}");
     assert!(
         error.faults.iter().all(|fault| fault.what.ends_with("not supported by this version yet")),

@@ -1,6 +1,5 @@
 //! Scripts that claim what is not so: nothing that the runner has not seen itself counts as exported.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use jiff::civil::date;
 
 use super::*;
 use crate::inventory;
-use crate::plan::{Catalog, Selection, plan};
+use crate::plan::{Catalog, Facts, Selection, plan};
 use crate::remote::scripted::Scripted;
 
 /// Units by their place, and what became of them.
@@ -25,7 +24,7 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
     );
     let inventory = inventory::parse(&text, Path::new("i.yml")).unwrap();
     let now = "2022-01-01T00:00:00Z".parse().unwrap();
-    let units = plan(&inventory, &Selection::default(), &Catalog::new(), &HashMap::new(), now).units;
+    let units = plan(&inventory, &Selection::default(), &Catalog::new(), &Facts::default(), now).units;
     let order = |(index, unit)| {
         let file = crate::unit::Unit::relative_path(unit, date(2022, 1, 1));
         Order { index, unit, file, columns: vec!["id".into()], sql: "SELECT 1".into(), small: false }
@@ -46,6 +45,7 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
         mount: &mount,
         manifest: &manifest,
         run: "r",
+        zone: &inventory.timezone,
         stop: &stop,
     };
     let mut remote = Scripted { says: vec![format!("NONCE\thello\t1\tx\n{says}").into_bytes()] };

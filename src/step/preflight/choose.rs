@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::gather::Ground;
 use super::visit::{Place, SourceVisit, Wanted};
-use crate::inventory::{Call, Compressor, Engine, Job, Source, TableSelector, WindowRule};
+use crate::inventory::{Compressor, Engine, Job, Source, TableSelector, WindowRule};
 use crate::names::TableName;
 use crate::plan;
 
@@ -43,7 +43,6 @@ pub(super) fn places(ground: Ground<'_>, sources: &[&Source]) -> Vec<Place> {
         let place = &mut places[at];
         place.sources.push(source.name.clone());
         place.sessions += source.sessions;
-        place.bundled |= source.script.as_ref().is_none_or(|script| script.call == Call::Protocol);
         place.needs_psql |= matches!(source.engine, Engine::Greenplum | Engine::Postgres);
         place.psql = place
             .psql
@@ -70,7 +69,6 @@ pub(super) fn nowhere() -> Place {
         sources: Vec::new(),
         mount: String::new(),
         sessions: 0,
-        bundled: false,
         psql: None,
         needs_psql: false,
         compressors: Vec::new(),
@@ -116,7 +114,7 @@ impl SourceVisit {
                 }
                 let window = match &entry.window {
                     WindowRule::None { .. } => None,
-                    WindowRule::By { column, .. } => Some(column.clone()),
+                    WindowRule::By(by) => Some(by.column.clone()),
                 };
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 let wanted = Wanted { table, target, window };

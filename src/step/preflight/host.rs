@@ -20,9 +20,8 @@ pub(super) fn checks(visit: &Visit) -> Vec<Check> {
             let mut checks = vec![temporary(place, facts), load(place, facts)];
             if !place.is_runner() {
                 checks.extend([clock(place, facts), compressor(place, facts)]);
-                if place.bundled {
-                    checks.extend([bash(place, facts), cache(place, facts), executable(place, facts)]);
-                }
+                // Also where a script of the user's own exports: the catalog is asked by the bundled one.
+                checks.extend([bash(place, facts), cache(place, facts), executable(place, facts)]);
                 if place.needs_psql {
                     checks.push(psql(place, facts));
                 }

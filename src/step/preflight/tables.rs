@@ -203,7 +203,7 @@ fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTabl
     let subject = wanted.target.to_string();
     let Some(table) = found.tables.get(&wanted.target) else {
         let seen = format!("the table {subject} is not in the target database {}", found.readiness.database);
-        let remedy = "create it there, or give its name with `target:` in the inventory";
+        let remedy = "create it there (`gpferry run --tables-only` does), or give its name with `target:` in the inventory";
         return vec![Check::fail("target.table", subject, seen, remedy)];
     };
     let mut checks = vec![Check::ok("target.table", &subject, format!("{} columns", table.columns.len()))];

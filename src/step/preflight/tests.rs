@@ -32,7 +32,6 @@ fn visit(host: &str, user: &str, uid: u32, more: &[&str]) -> Visit {
         sources,
         mount: "/m".into(),
         sessions: 4,
-        bundled: true,
         psql: None,
         needs_psql: true,
         compressors: vec![],

@@ -25,8 +25,6 @@ pub struct Place {
     pub mount: String,
     /// Most sessions that the inventory wants there at once.
     pub sessions: usize,
-    /// Do its sources use the bundled script, which needs bash?
-    pub bundled: bool,
     /// A client program that the inventory names.
     pub psql: Option<String>,
     /// Is psql needed there?

@@ -1,0 +1,133 @@
+//! By what the rows of a table are told apart: a column and how its values are read. Pure.
+//!
+//! What is loaded is remembered as intervals of a measure. When a table's window column is changed in the
+//! inventory, what was loaded by the old one is still known by it, so the new windows can leave just those rows
+//! out ([`Loaded`]): no gap, and nothing twice.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::interval::Interval;
+
+/// How a window column's values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scale {
+    /// Time, by the column's own type: timestamp, timestamp with time zone, date.
+    Time,
+    /// A number of seconds since 1970-01-01 00:00:00 UTC.
+    EpochSeconds,
+    /// The same in milliseconds.
+    EpochMillis,
+    /// The same in microseconds.
+    EpochMicros,
+    /// A number that grows with every row.
+    Id,
+}
+
+impl Scale {
+    /// All of them.
+    pub const ALL: [Scale; 5] =
+        [Scale::Time, Scale::EpochSeconds, Scale::EpochMillis, Scale::EpochMicros, Scale::Id];
+
+    /// The word of the inventory (`type:`), the ledger and the load log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scale::Time => "time",
+            Scale::EpochSeconds => "epoch_s",
+            Scale::EpochMillis => "epoch_ms",
+            Scale::EpochMicros => "epoch_us",
+            Scale::Id => "id",
+        }
+    }
+}
+
+/// By what rows are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Measure {
+    /// By nothing: all of them.
+    All,
+    /// Those whose window column is NULL.
+    Null(String),
+    /// By intervals of a column.
+    By(Scale, String),
+}
+
+impl Measure {
+    /// Is it one of time?
+    pub fn is_time(&self) -> bool {
+        match self {
+            Measure::All | Measure::Null(_) | Measure::By(Scale::Id, _) => false,
+            Measure::By(Scale::Time | Scale::EpochSeconds | Scale::EpochMillis | Scale::EpochMicros, _) => {
+                true
+            }
+        }
+    }
+
+    /// The column, where there is one.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Measure::All => None,
+            Measure::Null(column) | Measure::By(_, column) => Some(column),
+        }
+    }
+}
+
+/// `all`, `null:evt_timestamp`, `time:evt_timestamp`, `id:seq`.
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Measure::All => f.write_str("all"),
+            Measure::Null(column) => write!(f, "null:{column}"),
+            Measure::By(scale, column) => write!(f, "{}:{column}", scale.word()),
+        }
+    }
+}
+
+/// Reads what [`Measure`]'s `Display` wrote.
+impl FromStr for Measure {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(':') {
+            None if text == "all" => Ok(Measure::All),
+            None => Err(()),
+            Some(("null", column)) => Ok(Measure::Null(column.to_owned())),
+            Some((word, column)) => {
+                let scale = Scale::ALL.into_iter().find(|scale| scale.word() == word).ok_or(())?;
+                Ok(Measure::By(scale, column.to_owned()))
+            }
+        }
+    }
+}
+
+/// What is loaded of a table by one measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The measure.
+    pub measure: Measure,
+    /// What the ids of its units end with, where those of another measure have the plain ids.
+    pub tag: Option<String>,
+    /// In order, touching nowhere: microseconds of civil time or ids; `[0, 1)` where there is only all or nothing.
+    pub intervals: Vec<Interval<i64>>,
+}
+
+/// The one interval of a measure that is all or nothing.
+pub fn everything() -> Interval<i64> {
+    // Not empty, so there is one.
+    Interval::new(0, 1).unwrap_or_else(|| unreachable!("0 is less than 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measure_is_read_as_it_was_written() {
+        let by = |scale| Measure::By(scale, "a:b".into());
+        let all = [Measure::All, Measure::Null("c".into())].into_iter().chain(Scale::ALL.map(by));
+        for measure in all {
+            assert_eq!(measure.to_string().parse(), Ok(measure));
+        }
+        assert_eq!(("week:c".parse::<Measure>(), "".parse::<Measure>()), (Err(()), Err(())));
+    }
+}
