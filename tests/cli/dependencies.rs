@@ -22,7 +22,13 @@ const ALLOWED: &[&str] = &[
 /// Crates that are there in two versions, and why.
 const TWICE: &[(&str, &str)] = &[
     ("base64", "postgres has 0.22, serde-saphyr 0.23"),
+    ("block-buffer", "mysql has sha2 0.10, postgres 0.11"),
+    ("cpufeatures", "mysql has sha2 0.10, postgres 0.11"),
+    ("crypto-common", "mysql has sha2 0.10, postgres 0.11"),
+    ("digest", "mysql has sha2 0.10, postgres 0.11"),
     ("fallible-iterator", "postgres has 0.2, rusqlite 0.3"),
+    ("getrandom", "mysql has 0.3, others 0.4"),
+    ("sha2", "mysql has 0.10, postgres 0.11"),
     ("syn", "derive macros move from 2 to 3 one by one; none of it is in the binary"),
 ];
 
