@@ -204,15 +204,26 @@ fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Fa
         let already = already_there(&mut session, ground.plan)?;
         Ok((session, already))
     };
+    asked_again(ground.stop, ask).map_err(Failure::Target)
+}
+
+/// Asks the target, and again where that may help by itself.
+///
+/// # Errors
+/// That of the last time.
+pub fn asked_again<T>(
+    stop: &Stop,
+    mut ask: impl FnMut() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
     let mut attempt = 1;
     loop {
         match ask() {
-            Err(error) if attempt < ASKED && error.can_retry() && !ground.stop.asked() => {
+            Err(error) if attempt < ASKED && error.can_retry() && !stop.asked() => {
                 log::warn!("{error} (attempt {attempt}; trying again)");
-                pause(attempt, ground.stop);
+                pause(attempt, stop);
                 attempt += 1;
             }
-            asked => return asked.map_err(Failure::Target),
+            asked => return asked,
         }
     }
 }

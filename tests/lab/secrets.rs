@@ -26,7 +26,8 @@ fn processes(runner: u32, seen: &mut BTreeSet<String>) {
         }
         let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
         seen.insert(String::from_utf8_lossy(&read("cmdline")).into_owned());
-        if pid != runner {
+        // A test beside this one may have a runner of its own, with the same password for the same reason.
+        if pid != runner && read("comm") != b"gpferry\n" {
             seen.insert(String::from_utf8_lossy(&read("environ")).into_owned());
         }
     }

@@ -102,7 +102,7 @@ impl Dump {
 /// `None` where no `ssh` is installed.
 fn ask_ssh(options: &Options, host: &HostText, config: Option<&Path>) -> Result<Option<Dump>, RemoteError> {
     let mut command = Command::new(&options.ssh);
-    command.arg("-G").env("LC_ALL", "C").stdin(Stdio::null());
+    command.arg("-G").env("LC_ALL", "C").env_remove("PGPASSWORD").stdin(Stdio::null());
     if let Some(config) = config {
         command.arg("-F").arg(config);
     }
