@@ -102,8 +102,9 @@ make_workshop() {
     return 1
 }
 
-# The undertaker comes last, and its pipe is opened after every fork: nobody else may hold an end of it, or
-# it would not notice the supervisor's death.
+# The undertaker comes last, and its pipe is opened after the other forks: nobody else may hold an end of it, or
+# it would not notice the supervisor's death. It is opened for both before the undertaker is there: were the
+# supervisor killed in between, the undertaker would wait for a writer for ever.
 start_everyone() {
     exec 6<&0
     set -m                       # each of them gets a process group of its own
@@ -112,10 +113,11 @@ start_everyone() {
     exec 6<&-
     ( job ) </dev/null &
     job=$!
+    exec 6<>"$tmp/fate"
     ( undertaker ) </dev/null >/dev/null 2>&1 4<&- 5>&- &
     undertaker=$!
     set +m
-    exec 6>"$tmp/fate" </dev/null
+    exec </dev/null
 }
 
 pump() {
@@ -180,7 +182,8 @@ undertaker() {
     local word=''
     set +m
     trap '' HUP INT TERM
-    read -r word <"$tmp/fate"
+    exec 9<"$tmp/fate" 6>&-
+    read -r word <&9
     if [[ $word != finished ]]; then
         : >"$tmp/stop"
         end_job

@@ -225,11 +225,11 @@ pub(crate) mod tests {
             window: WindowRule::By(WindowBy { column, cut, lag, null_window: NullWindow::Skip }),
             filter: None,
             load: LoadRule {
+                timeout: std::time::Duration::from_secs(1800),
+                lock_timeout: std::time::Duration::from_secs(300),
                 mode: LoadMode::Insert,
                 match_columns: vec![],
                 on_pk_violation: OnPkViolation::Rollback,
-                timeout: lag,
-                lock_timeout: lag,
             },
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
         };

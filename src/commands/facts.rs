@@ -10,6 +10,7 @@ use crate::inventory::Inventory;
 use crate::ledger::{Ledger, Logged};
 use crate::plan::Facts;
 use crate::report::count;
+use crate::stop::Stop;
 use crate::target::{Address, LogRow, Session};
 
 /// What a ledger knows, caught up from the load log of a target that it never saw: a ledger that was deleted, or one
@@ -44,7 +45,8 @@ pub(super) fn catch_up(
     target: &Address,
     now: Timestamp,
 ) -> Result<u64, Failure> {
-    let mut session = Session::open(target, &inventory.target.log_schema)?;
+    let open = || Session::open(target, &inventory.target.log_schema);
+    let mut session = crate::engine::asked_again(&Stop::default(), open)?;
     ledger.catch_up(target.shown(), now, |take| {
         session.read_load_log(|row| take(logged(row))).map(drop).map_err(Failure::from)
     })

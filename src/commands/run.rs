@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::prune::after_run;
 use super::{facts, ledger_path, look, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Moves};
+use crate::engine::remains;
 use crate::engine::{Ground, Halves, Outcome, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -93,6 +94,7 @@ pub(super) fn run(
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
     let carry_out = |ledger: &mut Ledger| {
+        remains::sweep(&inventory, &plan, &run, ledger)?;
         if plan.units.is_empty() {
             // Where nothing is due, nothing is touched: neither mount nor target.
             return Ok(Outcome::default());

@@ -71,19 +71,16 @@ fn batches<'a>(
     let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for order in orders {
         let rule = &order.unit.entry.export;
-        alike
-            .entry((order.small, rule.timeout, rule.retries, has_hours(order.unit)))
-            .or_default()
-            .push(order);
+        // What is in a batch is begun with it: where hours may end, large units stand alone.
+        let most = match (order.small, has_hours(order.unit)) {
+            (true, _) => SMALL_BATCH,
+            (false, true) => 1,
+            (false, false) => BATCH,
+        };
+        alike.entry((most, rule.timeout, rule.retries)).or_default().push(order);
     }
     let mut batches = VecDeque::new();
-    for ((small, _, _, has_hours), orders) in alike {
-        let most = match (small, has_hours) {
-            (true, _) => SMALL_BATCH,
-            (false, false) => BATCH,
-            // What is in a batch is begun with it: where hours may end, large units stand alone.
-            (false, true) => 1,
-        };
+    for ((most, ..), orders) in alike {
         let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
         let mut orders = orders.into_iter().peekable();
         while orders.peek().is_some() {

@@ -29,7 +29,7 @@ mod exporter;
 mod loader;
 mod nulls;
 pub mod prepare;
-mod remains;
+pub mod remains;
 pub mod tables;
 
 pub use event::{Event, What};
@@ -125,7 +125,6 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let plan = ground.plan;
-    remains::sweep(ground, ledger)?;
     let mut book = Book::new(ground, ledger);
     if plan.units.is_empty() {
         return Ok(book.close(false));
@@ -202,20 +201,23 @@ const ASKED: u32 = 3;
 
 /// A session on the target, with the load log in its place, and what of the plan is there.
 fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Failure> {
-    let asked = patiently(ground.stop, || {
+    let ask = || -> Result<_, TargetError> {
         let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
         session.ensure_load_log()?;
         let already = already_there(&mut session, ground.plan)?;
         Ok((session, already))
-    });
-    asked.map_err(Failure::Target)
+    };
+    asked_again(ground.stop, ask).map_err(Failure::Target)
 }
 
-/// Asks the target again where another try may help: a run does not end for a moment's trouble.
+/// Asks the target, and again where that may help by itself.
 ///
 /// # Errors
-/// [`TargetError`], of the last try.
-pub fn patiently<T>(stop: &Stop, mut ask: impl FnMut() -> Result<T, TargetError>) -> Result<T, TargetError> {
+/// That of the last time.
+pub fn asked_again<T>(
+    stop: &Stop,
+    mut ask: impl FnMut() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
     let mut attempt = 1;
     loop {
         match ask() {

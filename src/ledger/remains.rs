@@ -109,13 +109,8 @@ impl Ledger {
              WHERE run = ? AND (state = 'exporting' OR (state = 'failed' AND stage = 'export'))",
         )?;
         let rows = statement.query_map([run], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        rows.map(|row| {
-            row.map(|(source, unit)| {
-                let window = read_id(&unit).and_then(|named| named.extent.window().copied());
-                (source, window.map_or(day, |window| window.start().date()))
-            })
-        })
-        .collect()
+        let start = |unit: &str| Some(read_id(unit)?.extent.window()?.start().date());
+        rows.map(|row| row.map(|(source, unit)| (source, start(&unit).unwrap_or(day)))).collect()
     }
 }
 

@@ -48,10 +48,10 @@ pub struct UnitFailure {
     pub remedy: String,
     /// Can the same thing succeed a moment later?
     pub can_retry: bool,
-    /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
-    pub own: bool,
     /// Did somebody cancel it? After a stop, that was us.
     pub cancelled: bool,
+    /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
+    pub own: bool,
     /// Is the published file still good for another try at loading?
     pub file_is_good: bool,
     /// Units of the load log whose rows are among this one's: the ledger did not know of them.
@@ -70,8 +70,8 @@ impl UnitFailure {
             error: error.to_string(),
             remedy: remedy.into(),
             can_retry: false,
-            own: true,
             cancelled: false,
+            own: true,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
@@ -90,8 +90,7 @@ impl UnitFailure {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
-        let own = error.is_units_own();
-        let cancelled = error.sqlstate() == Some("57014");
+        let (own, cancelled) = (error.is_units_own(), error.sqlstate() == Some("57014"));
         Self {
             can_retry,
             own,
