@@ -7,6 +7,7 @@
 mod argv;
 mod fault;
 mod jobs;
+mod load_keys;
 pub mod model;
 mod overlap;
 mod reader;
@@ -72,6 +73,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
     if let Some((inventory, written)) = &meant {
         overlap::check(&mut reader, inventory, written);
         argv::check(&mut reader, inventory, written);
+        load_keys::check(&mut reader, inventory, written);
         support::check(&mut reader, inventory, written);
     }
     match (meant, reader.into_faults()) {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::load_keys::{self, LoadKeys};
 use super::model::{
     Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation, WindowBy, WindowRule,
 };
@@ -57,6 +58,7 @@ struct LoadLayer {
     mode: Option<LoadMode>,
     matching: Option<Matching>,
     on_pk_violation: Option<OnPkViolation>,
+    more: LoadKeys,
     /// One of the words is a fault already: what it was meant to be is unknown.
     faulty: bool,
 }
@@ -94,6 +96,7 @@ impl Rules {
                 mode: self.load.mode.or(below.load.mode),
                 matching: self.load.matching.or_else(|| below.load.matching.clone()),
                 on_pk_violation: self.load.on_pk_violation.or(below.load.on_pk_violation),
+                more: self.load.more.over(&below.load.more),
                 faulty: self.load.faulty || below.load.faulty,
             },
             export: ExportLayer {
@@ -130,11 +133,13 @@ impl Rules {
 
     /// Defaults filled in, nothing left out.
     fn load_rule_as_written(&self) -> LoadRule {
-        LoadRule {
+        let rule = LoadRule {
             mode: self.load.mode.unwrap_or(LoadMode::Insert),
             match_columns: self.load.matching.as_ref().map(|m| m.columns.clone()).unwrap_or_default(),
             on_pk_violation: self.load.on_pk_violation.unwrap_or(OnPkViolation::Rollback),
-        }
+            ..LoadRule::default()
+        };
+        self.load.more.complete(rule)
     }
 
     /// How a table is loaded, without a `match` that its mode does not use.
@@ -284,8 +289,7 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
         ("quarantine", OnPkViolation::Quarantine),
         ("merge", OnPkViolation::Merge),
     ];
-    let known = &["mode", "match", "on_pk_violation"];
-    let Some(fields) = reader.fields(at, known, "load: { mode: insert }") else {
+    let Some(fields) = reader.fields(at, load_keys::KNOWN, "load: { mode: insert }") else {
         return LoadLayer { faulty: true, ..LoadLayer::default() };
     };
     let (mode, on_pk_violation) = (fields.get("mode"), fields.get("on_pk_violation"));
@@ -295,23 +299,14 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
     let understood = usize::from(mode.is_some()) + usize::from(on_pk_violation.is_some());
     LoadLayer {
         mode,
-        matching: fields.get("match").map(|at| read_match(reader, &at)),
+        matching: fields.get("match").map(|at| Matching {
+            columns: load_keys::columns(reader, &at, "match: [\"glass_id\"]"),
+            path: at.path,
+        }),
         on_pk_violation,
+        more: LoadKeys::read(reader, &fields),
         faulty: understood < written,
     }
-}
-
-fn read_match(reader: &mut Reader, at: &At<'_>) -> Matching {
-    let mut columns: Vec<String> = Vec::new();
-    for item in reader.items(at, "match: [glass_id, ope_id]") {
-        let Some(column) = text(reader, &item, "match: [\"glass_id\"]") else { continue };
-        if columns.iter().any(|known| known == column) {
-            let shown = reader.secrets.echo(column);
-            reader.fault(&item, format!("{shown} stands twice in the list"), "name each column once");
-        }
-        columns.push(column.to_owned());
-    }
-    Matching { columns, path: at.path.clone() }
 }
 
 fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {

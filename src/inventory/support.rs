@@ -4,7 +4,7 @@
 //! deletes its lines here, and nothing else.
 
 use super::fault::Fault;
-use super::model::{Engine, Inventory, LoadMode, Loader, OnPkViolation, WindowRule};
+use super::model::{Engine, Inventory, Loader, WindowRule};
 use super::reader::Reader;
 use super::top::Written;
 
@@ -24,26 +24,6 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Writte
                     "`every`",
                     "remove it: the table is moved once",
                 ));
-            }
-            match entry.load.mode {
-                LoadMode::Insert => {}
-                LoadMode::Update | LoadMode::Merge | LoadMode::Replace => found.push(Unsupported::at(
-                    &layers,
-                    "load.mode",
-                    "a load mode other than `insert`",
-                    "write `mode: insert`, or leave it out",
-                )),
-            }
-            match entry.load.on_pk_violation {
-                OnPkViolation::Rollback => {}
-                OnPkViolation::SkipIdentical | OnPkViolation::Quarantine | OnPkViolation::Merge => {
-                    found.push(Unsupported::at(
-                        &layers,
-                        "load.on_pk_violation",
-                        "anything but `rollback` on a primary-key violation",
-                        "write `on_pk_violation: rollback`, or leave it out",
-                    ));
-                }
             }
         }
     }

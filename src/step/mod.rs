@@ -13,7 +13,7 @@ pub mod preflight;
 use crate::gzip::GzipError;
 use crate::mount::MountError;
 use crate::source::SourceError;
-use crate::target::{Collisions, LogRow, TargetError};
+use crate::target::{Kind, LogRow, TargetError};
 
 /// Where a unit failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,12 @@ pub struct UnitFailure {
     pub overlaps: Vec<LogRow>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
-    /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
-    pub keys: Option<Collisions>,
+    /// The first colliding keys: cell values, so shown to an operator who asks for them, and written down nowhere.
+    pub keys: Vec<(Kind, String)>,
+    /// Is it that rows do not fit their columns?
+    pub misfit: bool,
+    /// Does the error tell which keys collide, and how?
+    pub told: bool,
 }
 
 impl UnitFailure {
@@ -72,7 +76,9 @@ impl UnitFailure {
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
-            keys: None,
+            keys: Vec::new(),
+            misfit: false,
+            told: false,
         }
     }
 
@@ -88,7 +94,8 @@ impl UnitFailure {
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
         let own = error.is_units_own();
-        Self { can_retry, own, file_is_good, constraint, ..Self::new(stage, error, error.remedy()) }
+        let misfit = error.is_misfit();
+        Self { can_retry, own, file_is_good, constraint, misfit, ..Self::new(stage, error, error.remedy()) }
     }
 
     /// The mount, or a file on it, is not as it should be.

@@ -6,6 +6,7 @@ mod argv;
 mod commit;
 mod create;
 mod ends;
+mod modes;
 mod moves;
 mod preflight;
 mod refuses;
