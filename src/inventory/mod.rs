@@ -74,7 +74,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
         overlap::check(&mut reader, inventory, written);
         argv::check(&mut reader, inventory, written);
         load_keys::check(&mut reader, inventory, written);
-        support::check(&mut reader, inventory, written);
+        support::check(&mut reader, inventory);
     }
     match (meant, reader.into_faults()) {
         (Some((inventory, _)), faults) if faults.is_empty() => Ok(inventory),

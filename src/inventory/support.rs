@@ -4,29 +4,15 @@
 //! deletes its lines here, and nothing else.
 
 use super::fault::Fault;
-use super::model::{Engine, Inventory, Loader, WindowRule};
+use super::model::{Engine, Inventory, Loader};
 use super::reader::Reader;
-use super::top::Written;
 
 const NOT_YET: &str = "is not supported by this version yet";
 
 /// Puts down a fault for each, once where it is written, however many tables it reaches.
-pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Written) {
+pub(super) fn check(reader: &mut Reader, inventory: &Inventory) {
     let mut found = Vec::new();
     target_and_sources(inventory, &mut found);
-    for (job, (path, tables)) in inventory.jobs.iter().zip(&written.jobs) {
-        for (entry, table) in job.tables.iter().zip(tables) {
-            let layers = [table.as_str(), path, "defaults"];
-            if let WindowRule::None { every: Some(_) } = entry.window {
-                found.push(Unsupported::at(
-                    &layers,
-                    "every",
-                    "`every`",
-                    "remove it: the table is moved once",
-                ));
-            }
-        }
-    }
     let mut reported = std::collections::BTreeSet::new();
     for unsupported in found {
         let path = unsupported.path(reader);

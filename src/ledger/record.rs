@@ -46,7 +46,7 @@ impl Ledger {
                 write_unit(&transaction, run, now, unit, record)?;
                 write_attempt(&transaction, run, now, unit, record)?;
                 if record.state == State::Loaded {
-                    cover(&transaction, &part(run, unit))?;
+                    cover(&transaction, &part(run, unit, now))?;
                 }
             }
             transaction.commit()
@@ -97,12 +97,10 @@ impl Ledger {
             if let Err(error) = write_logged(&transaction, target_url, &logged) {
                 failed.get_or_insert(error);
             }
-            let measure = logged
-                .measure
-                .or_else(|| (named.extent == crate::unit::Extent::Whole).then_some(Measure::All));
+            let measure = logged.measure.or_else(|| named.extent.is_whole().then_some(Measure::All));
             let (source, series, tag) = (logged.key.source, named.series, named.tag);
             let key = Stretch { source, series, measure, tag };
-            covered.entry(key).or_insert_with(Vec::new).push(named.extent.numbers());
+            covered.entry(key).or_insert_with(Vec::new).push(named.extent.numbers_loaded(logged.loaded_at));
         })?;
         failed.map_or(Ok(()), Err).map_err(sqlite)?;
         cover_all(&transaction, target_url, covered).map_err(sqlite)?;
@@ -117,14 +115,14 @@ impl Ledger {
     }
 }
 
-fn part<'a>(run: &'a Run, unit: &'a Unit) -> Part<'a> {
+fn part<'a>(run: &'a Run, unit: &'a Unit, now: Timestamp) -> Part<'a> {
     Part {
         target_url: &run.target_url,
         source: &unit.key.source,
         series: &unit.rows.series,
         measure: Some(&unit.rows.measure),
         tag: unit.rows.tag.as_deref(),
-        interval: unit.extent.numbers(),
+        interval: unit.extent.numbers_loaded(now),
     }
 }
 

@@ -200,7 +200,7 @@ pub fn conditions(
     let bounds = Bounds { table, name, zone };
     let mut conditions = Vec::new();
     match unit.extent {
-        Extent::Whole => {}
+        Extent::Whole | Extent::Repeated(_) => {}
         Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => {
             conditions.push(bounds.within(&unit.rows.measure, unit.extent.numbers())?);
         }

@@ -314,7 +314,7 @@ impl Session {
     pub fn overlapping(&mut self, unit: &Unit) -> Result<Vec<LogRow>, TargetError> {
         let (overlaps, bounds) = match unit.extent {
             // They are one unit, with one id.
-            Extent::Whole | Extent::Nulls => return Ok(Vec::new()),
+            Extent::Whole | Extent::Repeated(_) | Extent::Nulls => return Ok(Vec::new()),
             Extent::Times(window) => (
                 "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
                 (window.start().to_string(), window.end().to_string()),
@@ -394,7 +394,7 @@ fn instant(text: &str) -> Timestamp {
 fn ids(extent: &Extent) -> Option<(i64, i64)> {
     match extent {
         Extent::Ids(ids) => Some((ids.start(), ids.end())),
-        Extent::Whole | Extent::Nulls | Extent::Times(_) => None,
+        Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) => None,
     }
 }
 

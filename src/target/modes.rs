@@ -515,3 +515,6 @@ fn stand_in(base_type: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

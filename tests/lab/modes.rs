@@ -327,3 +327,30 @@ fn rows_that_do_not_fit_are_kept_out_up_to_the_limit() {
         );
     }
 }
+
+#[test]
+fn a_whole_table_is_moved_again_after_its_time_whatever_becomes_of_the_ledger() {
+    let mut case = Case::new("every");
+    case.both("CREATE TABLE t (id int)");
+    case.source.batch_execute("INSERT INTO t VALUES (1)").unwrap();
+    case.inventory(&["{ table: public.t, window: none, every: 1h, load: { mode: replace } }"]);
+    case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded");
+    let forget = |case: &Case| std::fs::remove_file(case.path("inventory.ledger.sqlite")).unwrap();
+    case.gpferry(&["run"]).expect(0).says("0 of 0 units");
+    forget(&case);
+    case.gpferry(&["run"]).expect(0).says("0 of 0 units");
+    case.target
+        .batch_execute("UPDATE gpferry.load_log SET loaded_at = now() - interval '90 minutes'")
+        .unwrap();
+    forget(&case);
+    case.source.batch_execute("UPDATE t SET id = 2").unwrap();
+    case.gpferry(&["run"]).expect(0).says("1 of 1 unit loaded");
+    assert_eq!(rows(&mut case), ["(2)"]);
+    assert_eq!(
+        case.count("SELECT count(*) FROM gpferry.load_log WHERE unit ~ '\\^all(\\^[0-9]{14,20})?$'"),
+        2
+    );
+    case.gpferry(&["run"]).expect(0).says("0 of 0 units");
+    forget(&case);
+    case.gpferry(&["run"]).expect(0).says("0 of 0 units");
+}
