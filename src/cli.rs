@@ -155,6 +155,9 @@ pub struct Moves {
     /// Also try again what failed in as many runs as `retries` allows
     #[arg(long)]
     pub retry_failed: bool,
+    /// Show the first keys that collide; they are values out of the tables
+    #[arg(long)]
+    pub show_keys: bool,
     /// Start without looking first whether the mount can be used
     #[arg(long)]
     pub no_preflight: bool,

@@ -132,6 +132,78 @@ impl<F: FnMut(&[u8])> RowCounter<F> {
     }
 }
 
+/// Some whole rows of a file, as they stand there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// The bytes of all of them, line ends included.
+    pub bytes: Vec<u8>,
+    /// Where each ends in `bytes`.
+    pub ends: Vec<usize>,
+}
+
+/// Cuts CSV between its rows.
+#[derive(Debug)]
+pub struct Cutter {
+    counter: RowCounter<fn(&[u8])>,
+    rows: Rows,
+}
+
+impl Default for Cutter {
+    fn default() -> Self {
+        Self { counter: RowCounter::watching(None, |_| ()), rows: Rows::default() }
+    }
+}
+
+impl Cutter {
+    /// Takes the next bytes in.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            let before = self.counter.rows;
+            self.counter.feed(&[byte]);
+            let ended = self.counter.rows - before;
+            let returned = byte == b'\r' && self.counter.end == LineEnd::Return;
+            let at_byte = ended > 0 && (byte == b'\n' || returned);
+            if ended > u64::from(at_byte) {
+                self.rows.ends.push(self.rows.bytes.len());
+            }
+            self.rows.bytes.push(byte);
+            if at_byte {
+                self.rows.ends.push(self.rows.bytes.len());
+            }
+        }
+    }
+
+    /// How many bytes it holds.
+    pub fn len(&self) -> usize {
+        self.rows.bytes.len()
+    }
+
+    /// Does it hold nothing?
+    pub fn is_empty(&self) -> bool {
+        self.rows.bytes.is_empty()
+    }
+
+    /// The rows that are whole; the beginning of the next one stays.
+    pub fn take(&mut self) -> Rows {
+        let whole = self.rows.ends.last().copied().unwrap_or(0);
+        let rest = self.rows.bytes.split_off(whole);
+        std::mem::replace(&mut self.rows, Rows { bytes: rest, ends: Vec::new() })
+    }
+
+    /// The last rows. The last line may lack its end.
+    ///
+    /// # Errors
+    /// [`OpenQuote`].
+    pub fn finish(mut self) -> Result<Rows, OpenQuote> {
+        let counted = self.counter.rows;
+        let all = self.counter.finish()?;
+        if all > counted {
+            self.rows.ends.push(self.rows.bytes.len());
+        }
+        Ok(self.rows)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +288,21 @@ mod tests {
                 counter.feed(bytes);
             }
             prop_assert_eq!(counter.finish(), Ok(rows.len() as u64), "{:?}", text);
+            let mut cutter = Cutter::default();
+            let mut cut = Vec::new();
+            let mut keep = |rows: Rows| {
+                let starts = std::iter::once(0).chain(rows.ends.iter().copied());
+                cut.extend(starts.zip(&rows.ends).map(|(from, &to)| rows.bytes[from..to].to_vec()));
+            };
+            for bytes in text.as_bytes().chunks(piece) {
+                cutter.feed(bytes);
+                keep(cutter.take());
+            }
+            keep(cutter.finish().unwrap());
+            let shown: Vec<&str> = cut.iter().map(|row| std::str::from_utf8(row).unwrap()).collect();
+            let whole: Vec<&str> = shown.iter().map(|row| row.strip_suffix(end).unwrap_or(row)).collect();
+            prop_assert_eq!(whole, lines.iter().map(String::as_str).collect::<Vec<_>>());
+            prop_assert_eq!(shown.concat(), text);
         }
     }
 }

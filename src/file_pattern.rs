@@ -200,7 +200,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::inventory::{Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation};
+    use crate::inventory::{Compressor, Cut, ExportRule, LoadRule, NullWindow};
     use crate::inventory::{TableEntry, TableSelector, WindowBy, WindowRule};
     use crate::measure::{Measure, Scale};
     use crate::names::TableName;
@@ -224,13 +224,7 @@ pub(crate) mod tests {
             target: None,
             window: WindowRule::By(WindowBy { column, cut, lag, null_window: NullWindow::Skip }),
             filter: None,
-            load: LoadRule {
-                timeout: std::time::Duration::from_secs(1800),
-                lock_timeout: std::time::Duration::from_secs(300),
-                mode: LoadMode::Insert,
-                match_columns: vec![],
-                on_pk_violation: OnPkViolation::Rollback,
-            },
+            load: LoadRule::default(),
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
         };
         let series = series_of("d", &table, None);

@@ -202,6 +202,56 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
 }
 
+/// A whole statement that an operator wrote (`before:`, `after:`), to be run within a unit's transaction. What would
+/// end that transaction, or outlive it in the session, is refused. That it is one statement alone the server itself
+/// makes sure of: it is sent by the extended protocol, which takes no two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement(String);
+
+/// Why a text is not a [`Statement`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StatementError {
+    /// It does not begin with a word.
+    #[error("a statement begins with its word (INSERT, SELECT, ANALYZE …), not with a comment or a sign")]
+    NoWord,
+    /// A word that would lead out of the transaction.
+    #[error("`{0}` cannot stand here: {1}")]
+    Refused(String, &'static str),
+}
+
+impl Statement {
+    /// Checks a statement. Semicolons at its end are taken off.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub fn parse(text: &str) -> Result<Self, StatementError> {
+        const TRANSACTION: &str = "it runs within the unit's transaction, which gpferry begins and ends";
+        const SESSION: &str = "it would outlive the unit in the session; SET LOCAL does not";
+        const STREAM: &str = "rows go in by the file alone";
+        let text = text.trim().trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+        let mut words =
+            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_ascii_uppercase);
+        let first = words.next().unwrap_or_default();
+        let refused = |why| Err(StatementError::Refused(first.clone(), why));
+        match first.as_str() {
+            "" => Err(StatementError::NoWord),
+            "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE"
+            | "PREPARE" => refused(TRANSACTION),
+            "SET" if words.find(|word| !word.is_empty()).as_deref() == Some("LOCAL") => {
+                Ok(Self(text.to_owned()))
+            }
+            "SET" | "RESET" | "DISCARD" | "LISTEN" | "UNLISTEN" | "DEALLOCATE" => refused(SESSION),
+            "COPY" => refused(STREAM),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// As it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +330,26 @@ mod tests {
             "é'x' = 1",
         ] {
             assert!(Condition::parse(text).is_err(), "{text:?} was let in");
+        }
+    }
+
+    #[test]
+    fn a_statement_stays_within_its_transaction() {
+        for text in ["ANALYZE sor.wpp_f;", " select eda.refresh() ; ", "Set Local work_mem = '1GB'"] {
+            assert_eq!(Statement::parse(text).unwrap().as_str(), text.trim().trim_end_matches([';', ' ']));
+        }
+        for text in [
+            "",
+            ";",
+            "commit",
+            "/* x */ COMMIT",
+            "END;",
+            "set role x",
+            "RESET ALL",
+            "copy t from stdin",
+            "--",
+        ] {
+            assert!(Statement::parse(text).is_err(), "{text:?}");
         }
     }
 

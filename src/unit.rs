@@ -7,8 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Span;
 use jiff::civil::{Date, DateTime};
+use jiff::{Span, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::interval::Interval;
@@ -44,6 +44,8 @@ impl fmt::Display for UnitKey {
 pub enum Extent {
     /// All of them.
     Whole,
+    /// All of them, again: what was due at this time, in UTC.
+    Repeated(DateTime),
     /// Those whose window column is NULL.
     Nulls,
     /// An interval of time.
@@ -57,6 +59,7 @@ impl Extent {
     pub fn numbers(&self) -> Interval<i64> {
         match self {
             Extent::Whole | Extent::Nulls => everything(),
+            Extent::Repeated(due) => moved_whole(micros(*due)),
             // A shorter window than a microsecond has no id of its own, so there is none.
             Extent::Times(window) => {
                 Interval::new(micros(window.start()), micros(window.end())).unwrap_or_else(everything)
@@ -65,11 +68,28 @@ impl Extent {
         }
     }
 
+    /// Is it a whole table?
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Extent::Whole | Extent::Repeated(_) => true,
+            Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => false,
+        }
+    }
+
+    /// As [`Extent::numbers`], for what was loaded then. A whole table's interval ends with the time of its last load,
+    /// so that whoever knows the interval knows when the table is due again.
+    pub fn numbers_loaded(&self, at: Timestamp) -> Interval<i64> {
+        match self {
+            Extent::Whole => moved_whole(at.as_microsecond()),
+            Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => self.numbers(),
+        }
+    }
+
     /// The window, where it is one of time.
     pub fn window(&self) -> Option<&Window> {
         match self {
             Extent::Times(window) => Some(window),
-            Extent::Whole | Extent::Nulls | Extent::Ids(_) => None,
+            Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Ids(_) => None,
         }
     }
 
@@ -77,6 +97,7 @@ impl Extent {
     fn stamped(&self) -> String {
         match self {
             Extent::Whole => "all".into(),
+            Extent::Repeated(due) => format!("all^{}", stamp(*due)),
             Extent::Nulls => "null".into(),
             Extent::Times(window) => format!("{}^{}", stamp(window.start()), stamp(window.end())),
             Extent::Ids(ids) => format!("i{}^i{}", ids.start(), ids.end()),
@@ -84,11 +105,17 @@ impl Extent {
     }
 }
 
+/// The interval of a whole table that was moved at this time: microseconds since 1970-01-01 UTC.
+fn moved_whole(at: i64) -> Interval<i64> {
+    Interval::new(0, at.saturating_add(1)).unwrap_or_else(everything)
+}
+
 /// `2021-08-10 00:00:00 … 04:00:00`, `ids 1 … 100001`, `whole table`.
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Extent::Whole => f.write_str("whole table"),
+            Extent::Repeated(due) => write!(f, "whole table, due {} {} UTC", due.date(), due.time()),
             Extent::Nulls => f.write_str("rows without a time"),
             Extent::Times(window) => window.fmt(f),
             Extent::Ids(ids) => write!(f, "ids {} … {}", ids.start(), ids.end()),
@@ -202,7 +229,10 @@ pub struct Named {
 pub fn read_id(id: &str) -> Option<Named> {
     let mut fields: Vec<&str> = id.split('^').collect();
     let (extent, length) = match *fields.get(3)? {
-        "all" => (Extent::Whole, 1),
+        "all" => match fields.get(4).and_then(|due| time_of(due)) {
+            Some(due) => (Extent::Repeated(due), 2),
+            None => (Extent::Whole, 1),
+        },
         "null" => (Extent::Nulls, 1),
         start => (interval_of(start, fields.get(4)?)?, 2),
     };
@@ -317,7 +347,8 @@ mod tests {
     #[test]
     fn an_id_gives_back_what_it_was_made_of() {
         let ids = Extent::Ids(Interval::new(-5, 20_210_810_000_000).unwrap());
-        for extent in [hours(4, 0), hours(4, 500_000), ids, Extent::Whole, Extent::Nulls] {
+        let again = Extent::Repeated(date(2021, 8, 10).at(1, 2, 3, 456_000));
+        for extent in [hours(4, 0), hours(4, 500_000), ids, Extent::Whole, again, Extent::Nulls] {
             for variant in [None, Some("v1")] {
                 for tag in [None, Some("c1")] {
                     let series = series_of("x", &name("a^b", "t"), variant);

@@ -111,6 +111,7 @@ pub(super) fn run(
             stop: &stop,
             halves,
             create_tables,
+            show_keys: moves.show_keys,
         };
         let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
         progress.finish();
@@ -162,7 +163,10 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() > 0 || plan.leaves_something() || !unlisted.is_empty() {
+    } else if totals.failed + totals.left() + totals.refused > 0
+        || plan.leaves_something()
+        || !unlisted.is_empty()
+    {
         Exit::UnitsFailed
     } else {
         Exit::Done

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::step::UnitFailure;
-use crate::step::load::{self, Cargo, Group, How, Loaded, diagnose, load_group};
+use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, load_group, mend};
 use crate::stop::Stop;
 use crate::target::{Canceller, Session, TargetError};
 
@@ -90,7 +90,9 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         let mut loader = Loader { ground, thread, shared, session: None, tell };
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
-                let group = gather(first, &shipments, threads);
+                let group = gather(first, &shipments, threads, |one| {
+                    ground.plan.units[one.index].entry.load.is_plain()
+                });
                 // What is not loaded stays on the mount, and the next run finds it there.
                 if !ground.stop.asked() && !shared.target_down.load(Ordering::SeqCst) {
                     loader.group(&group);
@@ -101,15 +103,24 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
 }
 
 /// Small files that wait are taken together, but not away from idle siblings. A large one ends its group.
-fn gather(first: Shipment, shipments: &Receiver<Shipment>, threads: usize) -> Vec<Shipment> {
+///
+/// One that locks its table, or runs statements of an operator, is the last of its group: what it locks is free soon.
+fn gather(
+    first: Shipment,
+    shipments: &Receiver<Shipment>,
+    threads: usize,
+    is_plain: impl Fn(&Shipment) -> bool,
+) -> Vec<Shipment> {
     let most = (shipments.len() / threads + 1).min(GROUP_UNITS);
     let mut last = first.exported.trailer.bytes;
     let mut bytes = last;
+    let mut plain = is_plain(&first);
     let mut group = vec![first];
-    while last <= SMALL && bytes < GROUP_BYTES && group.len() < most {
+    while plain && last <= SMALL && bytes < GROUP_BYTES && group.len() < most {
         let Ok(next) = shipments.try_recv() else { break };
         last = next.exported.trailer.bytes;
         bytes += last;
+        plain = is_plain(&next);
         group.push(next);
     }
     group
@@ -172,7 +183,7 @@ impl Loader<'_> {
                 Err((error, _)) => failed = Some(failure(&error, began)),
             }
         }
-        let cut_short = |failure: &UnitFailure| failure.can_retry || failure.cancelled;
+        let cut_short = |failure: &UnitFailure| failure.can_retry || failure.cancelled();
         if self.ground.stop.asked() && failed.as_ref().is_none_or(|(failure, _)| cut_short(failure)) {
             // What a stop cut short has not failed: its file waits.
             return self.tell.say(cargo.index, What::Left);
@@ -198,7 +209,7 @@ impl Loader<'_> {
             Group::Answered(answers) => {
                 let mut usable = true;
                 for (one, (_, answer)) in cargo.iter().zip(answers) {
-                    usable &= self.answered(&mut session, one, answer, usable);
+                    usable = self.answered(&mut session, one, answer, usable);
                 }
                 self.session = usable.then_some(session);
                 Ok(())
@@ -210,7 +221,7 @@ impl Loader<'_> {
 
     /// Tells what became of a unit; says whether the session is still of use.
     fn answered(
-        &self,
+        &mut self,
         session: &mut Session,
         cargo: &Cargo<'_>,
         answer: Result<Loaded, UnitFailure>,
@@ -221,13 +232,25 @@ impl Loader<'_> {
                 self.tell.say(cargo.index, What::Loaded(loaded));
                 usable
             }
-            Err(failure) if self.ground.stop.asked() && failure.cancelled => {
+            Err(failure) if self.ground.stop.asked() && failure.cancelled() => {
                 self.tell.say(cargo.index, What::Left);
                 usable
             }
             Err(mut failure) => {
-                let usable = usable && diagnose(session, self.step(), cargo, &mut failure);
-                self.tell.say(cargo.index, What::Failed(failure));
+                if !usable || failure.constraint.is_none() {
+                    self.tell.say(cargo.index, What::Failed(failure));
+                    return usable;
+                }
+                let (mended, usable) = mend(session, self.step(), cargo, &mut failure);
+                match mended {
+                    Mended::Loaded(loaded) => self.tell.say(cargo.index, What::Loaded(loaded)),
+                    Mended::Failed => self.tell.say(cargo.index, What::Failed(failure)),
+                    Mended::Unknown(error) => {
+                        if self.ask_the_load_log(&[*cargo], error).is_err() {
+                            self.tell.say(cargo.index, What::Failed(failure));
+                        }
+                    }
+                }
                 usable
             }
         }
@@ -251,7 +274,7 @@ impl Loader<'_> {
             match there.get(&one.unit.key) {
                 // This run put them there: it only did not hear so.
                 Some(row) => {
-                    let loaded = Loaded { rows: row.rows, how: How::Now, took: Duration::ZERO };
+                    let loaded = Loaded { rows: row.rows, rejected: 0, how: How::Now, took: Duration::ZERO };
                     self.tell.say(one.index, What::Loaded(loaded));
                 }
                 None => left.push(*one),
@@ -261,7 +284,8 @@ impl Loader<'_> {
     }
 
     fn step(&self) -> load::Ground<'_> {
-        load::Ground { mount: self.ground.mount, run: &self.ground.run.id, stop: self.ground.stop }
+        let Ground { mount, run, stop, inventory, show_keys, .. } = self.ground;
+        load::Ground { mount, run: &run.id, stop, zone: &inventory.timezone, show_keys }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

@@ -70,6 +70,8 @@ pub struct Ground<'a> {
     pub halves: Halves,
     /// Whether tables that the target lacks are made.
     pub create_tables: bool,
+    /// Whether keys that collide may be shown.
+    pub show_keys: bool,
 }
 
 /// What became of a unit.
@@ -81,6 +83,8 @@ pub struct Fate {
     pub how: Option<How>,
     /// Why it failed.
     pub failure: Option<UnitFailure>,
+    /// Rows of its file that were kept out.
+    pub rejected: u64,
 }
 
 /// A run's outcome.
@@ -244,7 +248,12 @@ fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, W
 /// A unit's row in the load log says that it is there; unless it stands for other rows, by another window column.
 fn what_is_there(unit: &Unit, row: &LogRow) -> What {
     if row.is_of(&unit.rows) {
-        return What::Loaded(Loaded { rows: row.rows, how: How::AlreadyThere, took: Duration::ZERO });
+        return What::Loaded(Loaded {
+            rows: row.rows,
+            rejected: 0,
+            how: How::AlreadyThere,
+            took: Duration::ZERO,
+        });
     }
     // There is a row, so there is a failure.
     let failure = overlap_failure(vec![row.clone()]);
@@ -410,7 +419,7 @@ impl Fate {
             load_seconds: None,
             failure: None,
         };
-        Self { record, how: None, failure: None }
+        Self { record, how: None, failure: None, rejected: 0 }
     }
 
     fn apply(&mut self, what: What) {
@@ -438,6 +447,7 @@ impl Fate {
                 record.rows_loaded = Some(loaded.rows);
                 record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
                 self.how = Some(loaded.how);
+                self.rejected = loaded.rejected;
             }
             What::Left => {
                 // Not failed: its file waits, or nothing was done yet.

@@ -8,7 +8,7 @@ use super::fault::{Fault, InventoryError, Place};
 use super::model::Inventory;
 use super::reader::Reader;
 use super::yaml::{self, Node, Value};
-use super::{argv, overlap, support, text, top};
+use super::{argv, load_keys, overlap, support, text, top};
 
 /// A file that is good as far as it goes.
 #[derive(Debug)]
@@ -119,7 +119,8 @@ fn meant(
     if let Some((inventory, written)) = &meant {
         overlap::check(&mut reader, inventory, written);
         argv::check(&mut reader, inventory, written);
-        support::check(&mut reader, inventory, written);
+        load_keys::check(&mut reader, inventory, written);
+        support::check(&mut reader, inventory);
     }
     match (meant, reader.into_faults()) {
         (Some((inventory, _)), faults) if faults.is_empty() => Ok(inventory),

@@ -9,6 +9,7 @@ mod catalog;
 mod draft;
 mod fault;
 mod jobs;
+mod load_keys;
 pub mod model;
 mod overlap;
 mod reader;

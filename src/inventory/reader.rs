@@ -76,7 +76,7 @@ impl Reader {
     fn survey(&mut self, at: &At<'_>, names: Names) {
         self.places.entry(at.path.clone()).or_insert(at.node.at);
         match &at.node.value {
-            Value::Null | Value::Bool | Value::Number(_) => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
             Value::Text(text) => self.secrets.remember_url(text),
             Value::List(items) => {
                 for (number, item) in items.iter().enumerate() {
@@ -134,7 +134,7 @@ impl Reader {
     pub(super) fn wrong_type(&mut self, at: &At<'_>, wanted: &str, remedy: impl Into<String>) {
         let what = match &at.node.value {
             Value::Null => format!("nothing is written here, and {wanted} is needed"),
-            Value::Bool => format!("this is a truth value, and {wanted} is needed"),
+            Value::Bool(_) => format!("this is a truth value, and {wanted} is needed"),
             Value::Number(_) => format!("this is a number, and {wanted} is needed"),
             Value::Text(_) => format!("this is a text, and {wanted} is needed"),
             Value::List(_) => format!("this is a list, and {wanted} is needed"),

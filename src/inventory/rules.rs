@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::load_keys::{self, LoadKeys};
 use super::model::{
     Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation, WindowBy, WindowRule,
 };
@@ -59,6 +60,7 @@ struct LoadLayer {
     on_pk_violation: Option<OnPkViolation>,
     timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
+    more: LoadKeys,
     /// One of the words is a fault already: what it was meant to be is unknown.
     faulty: bool,
 }
@@ -98,6 +100,7 @@ impl Rules {
                 on_pk_violation: self.load.on_pk_violation.or(below.load.on_pk_violation),
                 timeout: self.load.timeout.or(below.load.timeout),
                 lock_timeout: self.load.lock_timeout.or(below.load.lock_timeout),
+                more: self.load.more.over(&below.load.more),
                 faulty: self.load.faulty || below.load.faulty,
             },
             export: ExportLayer {
@@ -134,13 +137,16 @@ impl Rules {
 
     /// Defaults filled in, nothing left out.
     fn load_rule_as_written(&self) -> LoadRule {
-        LoadRule {
+        let default = LoadRule::default();
+        let rule = LoadRule {
             mode: self.load.mode.unwrap_or(LoadMode::Insert),
             match_columns: self.load.matching.as_ref().map(|m| m.columns.clone()).unwrap_or_default(),
             on_pk_violation: self.load.on_pk_violation.unwrap_or(OnPkViolation::Rollback),
-            timeout: self.load.timeout.unwrap_or(Duration::from_secs(30 * 60)),
-            lock_timeout: self.load.lock_timeout.unwrap_or(Duration::from_secs(5 * 60)),
-        }
+            timeout: self.load.timeout.unwrap_or(default.timeout),
+            lock_timeout: self.load.lock_timeout.unwrap_or(default.lock_timeout),
+            ..default
+        };
+        self.load.more.complete(rule)
     }
 
     /// How a table is loaded, without a `match` that its mode does not use.
@@ -290,8 +296,7 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
         ("quarantine", OnPkViolation::Quarantine),
         ("merge", OnPkViolation::Merge),
     ];
-    let known = &["mode", "match", "on_pk_violation", "timeout", "lock_timeout"];
-    let Some(fields) = reader.fields(at, known, "load: { mode: insert }") else {
+    let Some(fields) = reader.fields(at, load_keys::KNOWN, "load: { mode: insert }") else {
         return LoadLayer { faulty: true, ..LoadLayer::default() };
     };
     let (mode, on_pk_violation) = (fields.get("mode"), fields.get("on_pk_violation"));
@@ -301,25 +306,16 @@ fn read_load(reader: &mut Reader, at: &At<'_>) -> LoadLayer {
     let understood = usize::from(mode.is_some()) + usize::from(on_pk_violation.is_some());
     LoadLayer {
         mode,
-        matching: fields.get("match").map(|at| read_match(reader, &at)),
+        matching: fields.get("match").map(|at| Matching {
+            columns: load_keys::columns(reader, &at, "match: [\"glass_id\"]"),
+            path: at.path,
+        }),
         on_pk_violation,
         timeout: limit(reader, &fields, "timeout", "timeout: 30m"),
         lock_timeout: limit(reader, &fields, "lock_timeout", "lock_timeout: 5m"),
+        more: LoadKeys::read(reader, &fields),
         faulty: understood < written,
     }
-}
-
-fn read_match(reader: &mut Reader, at: &At<'_>) -> Matching {
-    let mut columns: Vec<String> = Vec::new();
-    for item in reader.items(at, "match: [glass_id, ope_id]") {
-        let Some(column) = text(reader, &item, "match: [\"glass_id\"]") else { continue };
-        if columns.iter().any(|known| known == column) {
-            let shown = reader.secrets.echo(column);
-            reader.fault(&item, format!("{shown} stands twice in the list"), "name each column once");
-        }
-        columns.push(column.to_owned());
-    }
-    Matching { columns, path: at.path.clone() }
 }
 
 fn limit(reader: &mut Reader, fields: &Fields<'_>, key: &str, example: &'static str) -> Option<Duration> {

@@ -23,7 +23,7 @@ pub(super) fn any_text<'a>(reader: &mut Reader, at: &At<'a>, example: &str) -> O
             reader.fault(at, "the text is empty", format!("write it as {example}"));
         }
         Value::Text(text) => return Some(text),
-        Value::Number(_) | Value::Bool => {
+        Value::Number(_) | Value::Bool(_) => {
             reader.wrong_type(at, "a text", format!("put it in quotes, as in {example}"));
         }
         Value::Null | Value::List(_) | Value::Map(_) => {
@@ -116,7 +116,7 @@ pub(super) fn number(
 fn measure<'a>(reader: &mut Reader, at: &At<'a>, wanted: &str, example: &str) -> Option<&'a str> {
     match &at.node.value {
         Value::Number(text) | Value::Text(text) => Some(text),
-        Value::Null | Value::Bool | Value::List(_) | Value::Map(_) => {
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => {
             reader.wrong_type(at, wanted, format!("write it as {example}"));
             None
         }

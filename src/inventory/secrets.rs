@@ -92,7 +92,7 @@ impl Secrets {
     /// Remembers every scalar below this node.
     pub(super) fn remember(&mut self, node: &Node) {
         match &node.value {
-            Value::Null | Value::Bool => {}
+            Value::Null | Value::Bool(_) => {}
             Value::Number(text) | Value::Text(text) => self.remember_text(text),
             Value::List(items) => items.iter().for_each(|item| self.remember(item)),
             Value::Map(entries) => {

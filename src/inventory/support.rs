@@ -4,49 +4,15 @@
 //! deletes its lines here, and nothing else.
 
 use super::fault::Fault;
-use super::model::{Engine, Inventory, LoadMode, Loader, OnPkViolation, WindowRule};
+use super::model::{Engine, Inventory, Loader};
 use super::reader::Reader;
-use super::top::Written;
 
 const NOT_YET: &str = "is not supported by this version yet";
 
 /// Puts down a fault for each, once where it is written, however many tables it reaches.
-pub(super) fn check(reader: &mut Reader, inventory: &Inventory, written: &Written) {
+pub(super) fn check(reader: &mut Reader, inventory: &Inventory) {
     let mut found = Vec::new();
     target_and_sources(inventory, &mut found);
-    for (job, (path, tables)) in inventory.jobs.iter().zip(&written.jobs) {
-        for (entry, table) in job.tables.iter().zip(tables) {
-            let layers = [table.as_str(), path, "defaults"];
-            if let WindowRule::None { every: Some(_) } = entry.window {
-                found.push(Unsupported::at(
-                    &layers,
-                    "every",
-                    "`every`",
-                    "remove it: the table is moved once",
-                ));
-            }
-            match entry.load.mode {
-                LoadMode::Insert => {}
-                LoadMode::Update | LoadMode::Merge | LoadMode::Replace => found.push(Unsupported::at(
-                    &layers,
-                    "load.mode",
-                    "a load mode other than `insert`",
-                    "write `mode: insert`, or leave it out",
-                )),
-            }
-            match entry.load.on_pk_violation {
-                OnPkViolation::Rollback => {}
-                OnPkViolation::SkipIdentical | OnPkViolation::Quarantine | OnPkViolation::Merge => {
-                    found.push(Unsupported::at(
-                        &layers,
-                        "load.on_pk_violation",
-                        "anything but `rollback` on a primary-key violation",
-                        "write `on_pk_violation: rollback`, or leave it out",
-                    ));
-                }
-            }
-        }
-    }
     let mut reported = std::collections::BTreeSet::new();
     for unsupported in found {
         let path = unsupported.path(reader);

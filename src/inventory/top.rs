@@ -96,7 +96,7 @@ fn read_version(reader: &mut Reader, fields: &Fields<'_>) {
                 "write it as version: 1, or use the gpferry that this inventory was written for",
             );
         }
-        Value::Null | Value::Bool | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
             reader.wrong_type(&at, "a number", "write it as version: 1");
         }
     }

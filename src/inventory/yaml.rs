@@ -29,7 +29,7 @@ pub(super) struct Node {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Null,
-    Bool,
+    Bool(bool),
     /// As written.
     Number(String),
     Text(String),
@@ -48,7 +48,7 @@ pub(super) struct Key {
 impl Node {
     fn height(&self) -> usize {
         match &self.value {
-            Value::Null | Value::Bool | Value::Number(_) | Value::Text(_) => 1,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => 1,
             Value::List(items) => 1 + items.iter().map(Node::height).max().unwrap_or(0),
             Value::Map(entries) => 1 + entries.iter().map(|(_, node)| node.height()).max().unwrap_or(0),
         }
@@ -56,7 +56,7 @@ impl Node {
 
     fn count(&self) -> usize {
         match &self.value {
-            Value::Null | Value::Bool | Value::Number(_) | Value::Text(_) => 1,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => 1,
             Value::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
             Value::Map(entries) => 1 + entries.iter().map(|(_, node)| node.count()).sum::<usize>(),
         }
@@ -300,7 +300,9 @@ impl ScalarKind {
         match (self, text) {
             (Self::Text, _) => Value::Text(text.into()),
             (Self::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
-            (Self::Plain, "true" | "True" | "TRUE" | "false" | "False" | "FALSE") => Value::Bool,
+            (Self::Plain, "true" | "True" | "TRUE" | "false" | "False" | "FALSE") => {
+                Value::Bool(text.eq_ignore_ascii_case("true"))
+            }
             (Self::Plain, text) if is_number(text) => Value::Number(text.into()),
             (Self::Plain, text) => Value::Text(text.into()),
         }

@@ -12,7 +12,7 @@ use super::{Ledger, LedgerError};
 use crate::interval::{Interval, merged};
 use crate::measure::{Loaded, Measure};
 use crate::plan::{Facts, IdColumn, Open, OpenState, SeenIds};
-use crate::unit::{Extent, read_id};
+use crate::unit::read_id;
 
 /// A unit's interval as the ledger keeps it.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub(super) fn of_units(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let (source, id, target_url): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let is_loaded = row.get::<_, String>(3)? == "loaded";
         let Some(named) = read_id(&id) else { continue };
-        let measure = (named.extent == Extent::Whole).then_some(Measure::All);
+        let measure = named.extent.is_whole().then_some(Measure::All);
         let interval = named.extent.numbers();
         fill.execute(params![
             source,
@@ -89,6 +89,8 @@ pub(super) fn of_units(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         if is_loaded {
             let (measure, tag) = (measure.as_ref(), named.tag.as_deref());
             let (target_url, source, series) = (&target_url, &source, &named.series);
+            let updated: String = row.get(4)?;
+            let interval = updated.parse().map_or(interval, |at| named.extent.numbers_loaded(at));
             cover(transaction, &Part { target_url, source, series, measure, tag, interval })?;
         }
     }

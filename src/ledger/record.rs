@@ -8,7 +8,7 @@ use rusqlite::{Transaction, params};
 use super::coverage::{Part, Stretch, at, cover, cover_all};
 use super::{Ledger, LedgerError, Record, Run, State};
 use crate::measure::Measure;
-use crate::unit::{Extent, Named, Unit, UnitKey, read_id, table_of};
+use crate::unit::{Named, Unit, UnitKey, read_id, table_of};
 
 /// Units of a load log that are taken over together.
 const AT_ONCE: usize = 2000;
@@ -49,7 +49,7 @@ impl Ledger {
                 write_unit(&transaction, run, now, unit, record)?;
                 write_attempt(&transaction, run, now, unit, record)?;
                 if record.state == State::Loaded {
-                    cover(&transaction, &part(run, unit))?;
+                    cover(&transaction, &part(run, unit, now))?;
                 }
             }
             transaction.commit()
@@ -118,10 +118,10 @@ impl Ledger {
             for logged in some {
                 let Some(named) = read_id(&logged.key.id) else { continue };
                 write_logged(&transaction, target_url, logged, &named)?;
-                let whole = (named.extent == Extent::Whole).then_some(Measure::All);
+                let whole = named.extent.is_whole().then_some(Measure::All);
                 let (source, measure) = (logged.key.source.clone(), logged.measure.clone().or(whole));
                 let stretch = Stretch { source, series: named.series, measure, tag: named.tag };
-                covered.entry(stretch).or_default().push(named.extent.numbers());
+                covered.entry(stretch).or_default().push(named.extent.numbers_loaded(logged.loaded_at));
             }
             cover_all(&transaction, target_url, covered)?;
             transaction.commit()
@@ -131,14 +131,14 @@ impl Ledger {
     }
 }
 
-fn part<'a>(run: &'a Run, unit: &'a Unit) -> Part<'a> {
+fn part<'a>(run: &'a Run, unit: &'a Unit, now: Timestamp) -> Part<'a> {
     Part {
         target_url: &run.target_url,
         source: &unit.key.source,
         series: &unit.rows.series,
         measure: Some(&unit.rows.measure),
         tag: unit.rows.tag.as_deref(),
-        interval: unit.extent.numbers(),
+        interval: unit.extent.numbers_loaded(now),
     }
 }
 

@@ -313,6 +313,8 @@ fn is_local(facts: &StatFs) -> bool {
     [EXT, XFS, BTRFS, TMPFS, OVERLAY, F2FS, ZFS].contains(&facts.f_type)
 }
 
+pub mod rejects;
+
 /// `file2GP/manifest/<run>.jsonl`, open for appending.
 #[derive(Debug)]
 pub struct Manifest {

@@ -105,6 +105,11 @@ impl Series {
         self.loaded.iter().find(|loaded| loaded.measure == *measure)
     }
 
+    /// When the whole table was moved last: microseconds since 1970-01-01 UTC.
+    pub fn moved_whole_at(&self) -> Option<i64> {
+        self.loaded_by(&Measure::All)?.intervals.last().map(|interval| interval.end() - 1)
+    }
+
     /// Is the unit of a measure that is all or nothing in the target?
     pub fn holds_all(&self, measure: &Measure) -> bool {
         self.loaded_by(measure).is_some_and(|loaded| !loaded.intervals.is_empty())

@@ -13,7 +13,7 @@ use crate::inventory::{Cut, Job, NullWindow, Source, TableEntry, WindowBy, Windo
 use crate::measure::{Loaded, Measure};
 use crate::names::TableName;
 use crate::unit::{Extent, Rows, Unit, UnitKey, tag, unit_id};
-use crate::window::{Window, civil, micros, settled};
+use crate::window::{Length, Window, civil, micros, settled};
 
 /// So many windows of one table are planned at once: a job of years by seconds must not fill the memory.
 const MOST: usize = 100_000;
@@ -89,7 +89,10 @@ impl<'a, 'p> Tables<'a, 'p> {
         }
         let mut piece = Piece { entry, table, series, known: known.unwrap_or(&nothing) };
         match &entry.window {
-            WindowRule::None { .. } => self.add_all_or_nothing(&mut piece, &Measure::All, Extent::Whole),
+            WindowRule::None { every } => match (every, piece.known.moved_whole_at()) {
+                (Some(every), Some(last)) => self.add_again(&piece, *every, last),
+                (Some(_) | None, _) => self.add_all_or_nothing(&mut piece, &Measure::All, Extent::Whole),
+            },
             WindowRule::By(by) => {
                 if piece.known.holds_all(&Measure::All) {
                     return self.skip(&piece.table.to_string(), 0, Why::MovedWhole);
@@ -117,6 +120,26 @@ impl<'a, 'p> Tables<'a, 'p> {
         let id = unit_id(&rows.series, &extent, rows.tag.as_deref());
         let tries = open.map_or(0, |open| open.tries);
         let waits = open.is_some_and(|open| open.state == OpenState::Exported);
+        self.admit(piece, vec![Cell { id, extent, tries, waits }], &rows);
+    }
+
+    /// A whole table that is moved again and again, and was moved `last`: microseconds since 1970-01-01 UTC. Its id
+    /// names the time it was due, so it is one unit until it is due the next time.
+    fn add_again(&mut self, piece: &Piece<'_>, every: Length, last: i64) {
+        let times = (self.ground.now.as_microsecond() - last).div_euclid(every.micros());
+        if times < 1 {
+            return self.skip(&piece.table.to_string(), 1, Why::NotDueYet);
+        }
+        let extent = Extent::Repeated(civil(last.saturating_add(every.micros().saturating_mul(times))));
+        let rows = Arc::new(piece.rows(&Measure::All));
+        let id = unit_id(&rows.series, &extent, rows.tag.as_deref());
+        let open = || piece.known.open.iter().filter(|open| open.is_by(&Measure::All));
+        let own = open().find(|open| open.id == id);
+        let tries = own.map_or(0, |open| open.tries);
+        let waits = own.is_some_and(|open| open.state == OpenState::Exported);
+        let outdated: Vec<UnitKey> =
+            open().filter(|open| open.id != id).map(|open| self.key(open.id.clone())).collect();
+        self.plan.replaced.extend(outdated);
         self.admit(piece, vec![Cell { id, extent, tries, waits }], &rows);
     }
 

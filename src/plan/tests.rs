@@ -3,7 +3,7 @@
 use super::*;
 use crate::interval::merged;
 use crate::inventory;
-use crate::measure::Loaded;
+use crate::measure::{Loaded, Measure};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use std::path::Path;
@@ -55,6 +55,36 @@ fn begun(facts: &mut Facts, unit: &Unit, state: OpenState, tries: u32) {
 
 fn plan_with(inventory: &Inventory, facts: &Facts, now: Timestamp) -> Plan {
     plan(inventory, &Selection::default(), &Catalog::new(), facts, now)
+}
+
+#[test]
+fn a_whole_table_is_due_again_after_its_time_and_keeps_its_id_until_then() {
+    let inventory = inventory(
+        "  j:\n    source: s\n    tables: [ { table: a.t, window: none, every: 1d, load: { mode: replace } } ]\n",
+    );
+    let mut facts = Facts::default();
+    let first = plan_with(&inventory, &facts, at("2021-08-10T10:00:00Z"));
+    assert_eq!(ids(&first), ["db^a^t^all"]);
+    facts.series_mut("s", "db^a^t").loaded.push(Loaded {
+        measure: Measure::All,
+        tag: None,
+        intervals: vec![first.units[0].extent.numbers_loaded(at("2021-08-10T10:30:00Z"))],
+    });
+    assert!(plan_with(&inventory, &facts, at("2021-08-11T10:29:59Z")).units.is_empty());
+    let due = "db^a^t^all^20210811103000";
+    for now in ["2021-08-11T10:30:00Z", "2021-08-12T10:29:59Z"] {
+        assert_eq!(ids(&plan_with(&inventory, &facts, at(now))), [due]);
+    }
+    // Nobody ran for days: once is enough. What was begun and not finished is left for it.
+    let late = plan_with(&inventory, &facts, at("2021-08-11T11:00:00Z"));
+    begun(&mut facts, &late.units[0], OpenState::Exported, 1);
+    assert!(plan_with(&inventory, &facts, at("2021-08-11T11:01:00Z")).units[0].waits);
+    let later = plan_with(&inventory, &facts, at("2021-08-20T11:00:00Z"));
+    assert_eq!(ids(&later), ["db^a^t^all^20210820103000"]);
+    assert_eq!(later.replaced[0].id, due);
+    loaded(&mut facts, &later.units);
+    assert!(plan_with(&inventory, &facts, at("2021-08-21T10:29:59Z")).units.is_empty());
+    assert_eq!(plan_with(&inventory, &facts, at("2021-08-21T10:30:00Z")).units.len(), 1);
 }
 
 const WINDOWED: &str = "  j:\n    source: s\n    from: 2021-08-10 00:00:00\n    \

@@ -75,7 +75,7 @@ pub fn json(plan: &Plan) -> Value {
 pub(super) fn unit(unit: &Unit) -> Value {
     let column = unit.rows.measure.column();
     let window = match unit.extent {
-        Extent::Whole => Value::Null,
+        Extent::Whole | Extent::Repeated(_) => Value::Null,
         Extent::Nulls => json!({ "column": column, "null": true }),
         Extent::Times(window) => json!({
             "column": column,

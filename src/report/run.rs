@@ -10,11 +10,13 @@ use super::plan::{skipped, unit};
 use super::tables::{created, notes};
 use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
+use crate::inventory::Rejects;
 use crate::ledger::State;
 use crate::plan::Plan;
 use crate::step::UnitFailure;
 use crate::step::load::How;
-use crate::target::Collisions;
+use crate::target::Kind;
+use crate::unit::Unit;
 
 /// Counts over a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub struct Totals {
     pub failed: u64,
     /// Rows that this run put into the target.
     pub rows: u64,
+    /// Rows that this run kept out, and wrote down.
+    pub rejected: u64,
+    /// Units with such rows whose entry does not allow them.
+    pub refused: u64,
     /// Compressed bytes of the files of loaded and exported units.
     pub bytes: u64,
 }
@@ -61,7 +67,10 @@ impl Totals {
             closed: outcome.closed as u64,
             ..Self::default()
         };
-        for fate in outcome.fates.iter().flatten() {
+        for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
+            let Some(fate) = fate else { continue };
+            totals.rejected += fate.rejected;
+            totals.refused += u64::from(fate.rejected > 0 && unit.entry.load.rejects == Rejects::Fail);
             totals.bytes += fate.record.exported.as_ref().map_or(0, |exported| exported.trailer.bytes);
             match (fate.record.state, fate.how) {
                 (State::Loaded, Some(How::AlreadyThere)) => totals.already_there += 1,
@@ -90,11 +99,10 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
         let Some(failure) = fate.as_ref().and_then(failed) else { continue };
         shown.push_str(&format!("FAILED in {}: {}\n", failure.stage.word(), unit.key));
         shown.push_str(&block("    ", &failure.error, width));
-        if let Some(keys) = &failure.keys {
-            shown.push_str(&collisions(keys));
-        }
+        shown.push_str(&first_keys(&failure.keys));
         shown.push_str(&block("    try: ", &failure.remedy, width));
     }
+    shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
@@ -105,12 +113,32 @@ fn failed(fate: &Fate) -> Option<&UnitFailure> {
     fate.failure.as_ref().filter(|_| fate.record.state == State::Failed)
 }
 
-fn collisions(keys: &Collisions) -> String {
-    let line = |what: &str, keys: &[String]| {
-        if keys.is_empty() { String::new() } else { format!("    {what}: {}\n", keys.join(", ")) }
+fn first_keys(keys: &[(Kind, String)]) -> String {
+    let line = |kind: Kind| {
+        let of: Vec<&str> =
+            keys.iter().filter(|(one, _)| *one == kind).map(|(_, key)| key.as_str()).collect();
+        let what = match kind {
+            Kind::Twice => "twice in the file",
+            Kind::Identical => "already in the target, the same row",
+            Kind::Different => "already in the target, another row",
+        };
+        if of.is_empty() { String::new() } else { format!("    first keys {what}: {}\n", of.join(", ")) }
     };
-    line("first keys twice in the file", &keys.twice_in_file)
-        + &line("first keys already in the target", &keys.already_there)
+    Kind::ALL.map(line).concat()
+}
+
+/// Where the rows that were kept out are.
+fn rejects(plan: &Plan, outcome: &Outcome) -> String {
+    let line = |(unit, fate): (&Unit, &Option<Fate>)| {
+        let rows = fate.as_ref().map(|fate| fate.rejected).filter(|&rows| rows > 0)?;
+        let path = crate::mount::rejects::path(&unit.key);
+        let allowed = match unit.entry.load.rejects {
+            Rejects::Fail => "",
+            Rejects::Allow => " (allowed)",
+        };
+        Some(format!("kept out{allowed}: {} of {}, in {}\n", count(rows, "row"), unit.key, path.display()))
+    };
+    plan.units.iter().zip(&outcome.fates).filter_map(line).collect()
 }
 
 fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
@@ -123,6 +151,9 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
     };
     parts.insert(0, format!("{}/{} tables", totals.tables_done, totals.tables));
     parts.push(HumanBytes(totals.bytes).to_string());
+    if totals.rejected > 0 {
+        parts.push(format!("{} kept out", count(totals.rejected, "row")));
+    }
     if totals.already_there > 0 {
         parts.push(format!("{} already there", totals.already_there));
     }
@@ -174,7 +205,7 @@ pub fn json(
         "totals": {
             "units": totals.units, "loaded": totals.loaded, "already_there": totals.already_there,
             "exported": totals.exported, "failed": totals.failed, "left": totals.left(), "outside_hours": totals.closed,
-            "rows": totals.rows, "bytes": totals.bytes,
+            "rows": totals.rows, "rejected": totals.rejected, "bytes": totals.bytes,
             "tables": totals.tables, "tables_done": totals.tables_done, "created": totals.created,
         },
         "created": created(&outcome.created),
@@ -192,6 +223,7 @@ fn described(fate: &Fate) -> serde_json::Map<String, Value> {
         "file": record.exported.as_ref().map(|exported| &exported.file),
         "rows_exported": record.exported.as_ref().map(|exported| exported.rows),
         "rows_loaded": record.rows_loaded,
+        "rows_rejected": fate.rejected,
         "bytes": record.exported.as_ref().map(|exported| exported.trailer.bytes),
         "export_seconds": record.export_seconds.map(two_decimals),
         "load_seconds": record.load_seconds.map(two_decimals),

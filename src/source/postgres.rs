@@ -186,10 +186,28 @@ pub fn export_query(
     columns: &[String],
     zone: &TimeZone,
 ) -> Result<String, QueryError> {
-    let bounds = Bounds { table, name: &unit.table, zone };
+    let conditions = conditions(unit, table, &unit.table, zone)?;
+    let list = sql::idents(columns.iter().map(String::as_str));
+    let filter =
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    Ok(format!("SELECT {list} FROM {}{filter}", sql::table(&unit.table)))
+}
+
+/// What tells a unit's rows from the other rows of a table, called `name`, that has these columns: the source's, or the
+/// target's where they are replaced there. None of it where they are all its rows.
+///
+/// # Errors
+/// [`QueryError`] where the window column cannot serve.
+pub fn conditions(
+    unit: &Unit,
+    table: &SourceTable,
+    name: &TableName,
+    zone: &TimeZone,
+) -> Result<Vec<String>, QueryError> {
+    let bounds = Bounds { table, name, zone };
     let mut conditions = Vec::new();
     match unit.extent {
-        Extent::Whole => {}
+        Extent::Whole | Extent::Repeated(_) => {}
         Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => {
             conditions.push(bounds.within(&unit.rows.measure, unit.extent.numbers())?);
         }
@@ -201,10 +219,16 @@ pub fn export_query(
         }
     }
     conditions.extend(unit.entry.filter.as_ref().map(ToString::to_string));
-    let list = sql::idents(columns.iter().map(String::as_str));
-    let filter =
-        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    Ok(format!("SELECT {list} FROM {}{filter}", sql::table(&unit.table)))
+    Ok(conditions)
+}
+
+/// The rows of a unit that stand on the first instant, or id, of its window; `None` where it has none.
+pub fn on_first_bound(unit: &Unit, table: &SourceTable, name: &TableName, zone: &TimeZone) -> Option<String> {
+    let Measure::By(scale, column) = &unit.rows.measure else { return None };
+    let bounds = Bounds { table, name, zone };
+    let kind = bounds.window_type(*scale, column).ok()?;
+    let start = bounds.bound(unit.extent.numbers().start(), *scale, kind).ok()?;
+    Some(format!("{} = {start}", sql::ident(column)))
 }
 
 /// Asks how many rows have no value in the window column.

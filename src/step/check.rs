@@ -120,6 +120,8 @@ pub fn columns(
     let source = source.ok_or_else(|| CheckError::NotInSource(unit.table.to_string()))?;
     let target = target.ok_or_else(|| CheckError::NotInTarget(unit.target.to_string()))?;
     let target_column = |name: &str| target.columns.iter().find(|column| column.name == name);
+    let mapping = &unit.entry.load.mapping;
+    let is_mapped = |name: &str| mapping.iter().any(|(column, _)| column == name);
     let mut columns = Vec::new();
     let mut only_source = Vec::new();
     for column in &source.columns {
@@ -128,7 +130,10 @@ pub fn columns(
             return Err(CheckError::ControlCharacter { column, table });
         }
         match target_column(&column.name) {
+            // Expressions may read it: which of its columns they name only the server knows.
+            None if !mapping.is_empty() && !column.generated => columns.push(column.name.clone()),
             None => only_source.push(column.name.clone()),
+            Some(there) if there.generated && is_mapped(&column.name) => {}
             Some(there) if there.generated && column.generated => {}
             Some(there) if there.generated => {
                 return Err(CheckError::Generated {
@@ -143,7 +148,7 @@ pub fn columns(
     let only_target: Vec<String> = target
         .columns
         .iter()
-        .filter(|column| !column.generated && !in_source(&column.name))
+        .filter(|column| !column.generated && !in_source(&column.name) && !is_mapped(&column.name))
         .map(|column| column.name.clone())
         .collect();
     if !only_source.is_empty() || !only_target.is_empty() {

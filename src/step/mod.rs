@@ -13,7 +13,7 @@ pub mod preflight;
 use crate::gzip::GzipError;
 use crate::mount::MountError;
 use crate::source::SourceError;
-use crate::target::{Collisions, LogRow, TargetError};
+use crate::target::{Kind, LogRow, TargetError};
 
 /// Where a unit failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,8 @@ pub struct UnitFailure {
     pub remedy: String,
     /// Can the same thing succeed a moment later?
     pub can_retry: bool,
-    /// Did somebody cancel it? After a stop, that was us.
-    pub cancelled: bool,
+    /// The target's own code for it.
+    pub sqlstate: Option<String>,
     /// Is it the unit's own fault, and no trouble that others share? Then it is given up after some runs.
     pub own: bool,
     /// Is the published file still good for another try at loading?
@@ -58,8 +58,12 @@ pub struct UnitFailure {
     pub overlaps: Vec<LogRow>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
-    /// The first colliding keys: cell values, so shown to the operator and written down nowhere.
-    pub keys: Option<Collisions>,
+    /// The first colliding keys: cell values, so shown to an operator who asks for them, and written down nowhere.
+    pub keys: Vec<(Kind, String)>,
+    /// Is it that rows do not fit their columns?
+    pub misfit: bool,
+    /// Does the error tell which keys collide, and how?
+    pub told: bool,
 }
 
 impl UnitFailure {
@@ -70,13 +74,20 @@ impl UnitFailure {
             error: error.to_string(),
             remedy: remedy.into(),
             can_retry: false,
-            cancelled: false,
+            sqlstate: None,
             own: true,
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
-            keys: None,
+            keys: Vec::new(),
+            misfit: false,
+            told: false,
         }
+    }
+
+    /// Did somebody cancel it? After a stop, that was us.
+    pub fn cancelled(&self) -> bool {
+        self.sqlstate.as_deref() == Some("57014")
     }
 
     /// Something went wrong on the source host.
@@ -90,13 +101,15 @@ impl UnitFailure {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
         let file_is_good = !error.blames_rows();
-        let (own, cancelled) = (error.is_units_own(), error.sqlstate() == Some("57014"));
+        let (own, misfit) = (error.is_units_own(), error.is_misfit());
+        let sqlstate = error.sqlstate().map(str::to_owned);
         Self {
             can_retry,
             own,
-            cancelled,
+            sqlstate,
             file_is_good,
             constraint,
+            misfit,
             ..Self::new(stage, error, error.remedy())
         }
     }

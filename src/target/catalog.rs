@@ -50,11 +50,11 @@ impl Session {
     ) -> Result<(), postgres::Error> {
         let schemas: Vec<&str> = tables.iter().map(|table| table.schema()).collect();
         let names: Vec<&str> = tables.iter().map(|table| table.table()).collect();
-        let generated = if self.facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+        let generated = if self.facts.generates() { "a.attgenerated <> ''" } else { "false" };
         let wanted = "FROM (SELECT DISTINCT s, t FROM unnest($1::text[], $2::text[]) w (s, t)) w \
              JOIN pg_namespace n ON n.nspname = w.s \
              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'f')";
-        let wanted = if self.facts.version >= 90_400 { wanted.to_owned() } else { old_wanted(wanted) };
+        let wanted = if self.facts.unnests_many() { wanted.to_owned() } else { old_wanted(wanted) };
         let columns = format!(
             "SELECT w.s, w.t, a.attname::text, format_type(a.atttypid, a.atttypmod), {generated} {wanted} \
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \

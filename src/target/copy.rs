@@ -6,11 +6,10 @@ use std::thread;
 
 use super::{Session, TargetError};
 use crate::gzip::{CheckedReader, GzipError};
-use crate::names::TableName;
 use crate::sql;
 
 /// Bytes inflated at a time.
-const CHUNK: usize = 128 * 1024;
+pub(super) const CHUNK: usize = 128 * 1024;
 /// Chunks that may wait for the server: with [`CHUNK`], what bounds a load's memory.
 const WAITING: usize = 8;
 
@@ -26,35 +25,21 @@ pub enum CopyError {
 }
 
 /// Inflated chunks until an empty one.
-type Chunks = Receiver<Result<Vec<u8>, GzipError>>;
+type Inflated = Receiver<Result<Vec<u8>, GzipError>>;
 
 impl Session {
-    /// Copies a file's rows into a table and returns how many the server took. An empty file is legal.
+    /// Copies a file's rows into a table, given as quoted SQL, and returns how many the server took. An empty file is
+    /// legal.
     ///
     /// # Errors
     /// [`CopyError`]; the caller rolls back.
-    pub fn copy(
-        &mut self,
-        table: &TableName,
-        columns: &[String],
-        reader: CheckedReader,
-    ) -> Result<u64, CopyError> {
-        self.copy_to(&sql::table(table), columns, reader)
-    }
-
-    /// As [`Session::copy`], into a table given as quoted SQL.
-    pub(super) fn copy_to(
+    pub fn copy_to(
         &mut self,
         table: &str,
         columns: &[String],
         reader: CheckedReader,
     ) -> Result<u64, CopyError> {
-        let columns = if columns.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", sql::idents(columns.iter().map(String::as_str)))
-        };
-        let statement = format!("COPY {table}{columns} FROM STDIN CSV");
+        let statement = statement(table, columns);
         let mut reader = reader;
         let small = reader.expected() < CHUNK;
         let size = if small { reader.expected().max(512) } else { CHUNK };
@@ -82,8 +67,21 @@ impl Session {
     }
 }
 
+/// COPY of rows as they stand in a file, into a table given as quoted SQL.
+pub(super) fn statement(table: &str, columns: &[String]) -> String {
+    let columns = if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", sql::idents(columns.iter().map(String::as_str)))
+    };
+    format!("COPY {table}{columns} FROM STDIN CSV")
+}
+
 /// Dropping `chunks` on an error makes the inflating thread stop at its next send.
-fn send_all(chunks: &Chunks, send: &mut impl FnMut(&[u8]) -> Result<(), CopyError>) -> Result<(), CopyError> {
+fn send_all(
+    chunks: &Inflated,
+    send: &mut impl FnMut(&[u8]) -> Result<(), CopyError>,
+) -> Result<(), CopyError> {
     loop {
         match chunks.recv() {
             Ok(Ok(chunk)) if chunk.is_empty() => return Ok(()),
@@ -123,7 +121,7 @@ fn some(chunk: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// The writer wraps the library's errors in `io::Error`.
-fn data_error(error: &std::io::Error) -> TargetError {
+pub(super) fn data_error(error: &std::io::Error) -> TargetError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>()) {
         Some(inner) => TargetError::of(inner, "take the rows"),
         None => TargetError::Lost { doing: "take the rows".into(), why: error.to_string() },

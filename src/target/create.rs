@@ -145,10 +145,10 @@ fn column(
 
 /// The clause that spreads a table's rows; nothing for PostgreSQL.
 fn distributed(from: &Definition, key: &[String], target: &Facts, notes: &mut Vec<String>) -> String {
-    if !target.greenplum {
+    if !target.distributes() {
         return String::new();
     }
-    let replicates = target.version >= 90_000;
+    let replicates = target.replicates();
     let within_key = |columns: &[String]| key.is_empty() || columns.iter().all(|one| key.contains(one));
     match &from.distribution {
         Distribution::By(columns) if within_key(columns) => return by(columns),
@@ -199,7 +199,7 @@ impl Session {
         let who = "SELECT current_database()::text, current_user::text";
         let row = self.client.query_one(who, &[]).map_err(of)?;
         let schemas = self.client.query("SELECT nspname::text FROM pg_namespace", &[]).map_err(of)?;
-        let collations = if self.facts.version >= 90_100 {
+        let collations = if self.facts.has_collations() {
             let known = "SELECT n.nspname::text, c.collname::text FROM pg_collation c \
                  JOIN pg_namespace n ON n.oid = c.collnamespace \
                  WHERE c.collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))";
@@ -213,7 +213,7 @@ impl Session {
             user: row.get(1),
             schemas: schemas.iter().map(|row| row.get(0)).collect(),
             collations: collations.iter().map(|row| (row.get(0), row.get(1))).collect(),
-            generates: self.facts.version >= 120_000,
+            generates: self.facts.generates(),
         })
     }
 

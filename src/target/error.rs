@@ -115,6 +115,11 @@ impl TargetError {
         }
     }
 
+    /// Is it that a row does not fit: its type, length, encoding or number of columns, NOT NULL, a CHECK?
+    pub fn is_misfit(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with("22") || matches!(state, "23502" | "23514"))
+    }
+
     /// Is it the rows that were refused, so that the same file would be refused again?
     pub fn blames_rows(&self) -> bool {
         self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))

@@ -29,12 +29,40 @@ pub struct Entry<'a> {
     pub file: String,
     /// Load mode.
     pub mode: &'a str,
-    /// Rows that the source's COPY reported.
-    pub exported: u64,
+    /// What became of the file's rows.
+    pub counts: Counts,
     /// CRC-32 and size of the data from the gzip trailer.
     pub digest: String,
     /// The run.
     pub run: &'a str,
+}
+
+/// What became of a file's rows. Always: exported = loaded + left + rejected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows that the source's COPY reported.
+    pub exported: u64,
+    /// Rows of the file that are in the target by this unit: inserted, or taken over by an update.
+    pub loaded: u64,
+    /// Rows of the target that an update changed.
+    pub updated: u64,
+    /// Rows of the file that had nothing to do: no row to update, a condition not met, a later row of the same key, the
+    /// same row there already.
+    pub left: u64,
+    /// Rows of the file that were kept out, and are written down.
+    pub rejected: u64,
+}
+
+impl Counts {
+    /// All rows of a file, as they are.
+    pub fn all(rows: u64) -> Self {
+        Self { exported: rows, loaded: rows, ..Self::default() }
+    }
+
+    /// Is every row of the file accounted for?
+    pub fn add_up(&self) -> bool {
+        self.exported == self.loaded + self.left + self.rejected
+    }
 }
 
 /// A row of the load log.
@@ -70,10 +98,18 @@ const CREATE: &str = "(source text NOT NULL, unit text NOT NULL, job text NOT NU
      window_start timestamp, window_end timestamp, slice integer, file text NOT NULL, mode text NOT NULL, \
      rows_exported bigint NOT NULL, rows_loaded bigint, rows_rejected bigint NOT NULL DEFAULT 0, \
      digest text NOT NULL, run text NOT NULL, loaded_at timestamp with time zone NOT NULL DEFAULT now(), \
-     measure text, first_id bigint, last_id bigint, PRIMARY KEY (source, unit))";
+     measure text, first_id bigint, last_id bigint, rows_updated bigint, rows_left bigint, PRIMARY KEY (source, unit))";
 
-/// Columns that the first version of the table did not have.
-const ADDED: &[&str] = &["measure text", "first_id bigint", "last_id bigint"];
+/// Columns that earlier versions of the table did not have.
+const ADDED: &[&str] =
+    &["measure text", "first_id bigint", "last_id bigint", "rows_updated bigint", "rows_left bigint"];
+
+/// Those of [`ADDED`] that are not among these.
+fn missing(columns: &[String]) -> Vec<&'static str> {
+    let is_missing =
+        |added: &&&str| !columns.iter().any(|column| Some(column.as_str()) == added.split(' ').next());
+    ADDED.iter().filter(is_missing).copied().collect()
+}
 
 impl Session {
     /// Makes the load log and its schema where they are missing.
@@ -84,8 +120,10 @@ impl Session {
         for _ in 0..5 {
             let made = match self.load_log_columns()? {
                 columns if columns.is_empty() => self.create_load_log(),
-                columns if columns.iter().any(|column| column == "measure") => return Ok(()),
-                _ => self.widen_load_log(),
+                columns => match missing(&columns) {
+                    added if added.is_empty() => return Ok(()),
+                    added => self.widen_load_log(&added),
+                },
             };
             match made {
                 Ok(()) => return Ok(()),
@@ -116,9 +154,9 @@ impl Session {
         Ok(found.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Gives a load log of the first version the columns that it lacks.
-    fn widen_load_log(&mut self) -> Result<(), TargetError> {
-        let added: Vec<String> = ADDED.iter().map(|column| format!("ADD COLUMN {column}")).collect();
+    /// Gives a load log of an earlier version the columns that it lacks.
+    fn widen_load_log(&mut self, added: &[&str]) -> Result<(), TargetError> {
+        let added: Vec<String> = added.iter().map(|column| format!("ADD COLUMN {column}")).collect();
         self.client
             .batch_execute(&format!("ALTER TABLE {} {}", self.log, added.join(", ")))
             .map_err(|error| TargetError::of(&error, "widen the load log"))
@@ -200,8 +238,9 @@ impl Session {
     pub fn claim(&mut self, key: &UnitKey, entry: &Entry<'_>) -> Result<Claim, TargetError> {
         let sql = format!(
             "INSERT INTO {} (source, unit, job, table_name, window_start, window_end, file, mode, rows_exported, \
-             rows_loaded, digest, run, measure, first_id, last_id) \
-             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $9, $10, $11, $12, $13, $14)",
+             rows_loaded, digest, run, measure, first_id, last_id, rows_rejected, rows_updated, rows_left) \
+             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+             $16, $17, $18)",
             self.log
         );
         let statement = self.prepared(&sql)?;
@@ -210,7 +249,10 @@ impl Session {
         let end = window.map(|window| window.end().to_string());
         let (first, last) = ids(&entry.extent).unzip();
         let measure = entry.measure.to_string();
-        let exported = i64::try_from(entry.exported).unwrap_or(i64::MAX);
+        let number = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
+        let Counts { exported, loaded, updated, left, rejected } = entry.counts;
+        let [exported, loaded, updated, left, rejected] =
+            [exported, loaded, updated, left, rejected].map(number);
         let inserted = self.client.execute(
             &statement,
             &[
@@ -223,11 +265,15 @@ impl Session {
                 &entry.file,
                 &entry.mode,
                 &exported,
+                &loaded,
                 &entry.digest,
                 &entry.run,
                 &measure,
                 &first,
                 &last,
+                &rejected,
+                &updated,
+                &left,
             ],
         );
         match inserted {
@@ -268,7 +314,7 @@ impl Session {
     pub fn overlapping(&mut self, unit: &Unit) -> Result<Vec<LogRow>, TargetError> {
         let (overlaps, bounds) = match unit.extent {
             // They are one unit, with one id.
-            Extent::Whole | Extent::Nulls => return Ok(Vec::new()),
+            Extent::Whole | Extent::Repeated(_) | Extent::Nulls => return Ok(Vec::new()),
             Extent::Times(window) => (
                 "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
                 (window.start().to_string(), window.end().to_string()),
@@ -290,6 +336,32 @@ impl Session {
             .query(&statement, &[&unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
             .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
         Ok(rows.iter().map(log_row).filter(|row| row.is_of(&unit.rows)).collect())
+    }
+}
+
+impl Session {
+    /// Units in the load log that brought rows of the same target table and time, from whatever source: why keys may
+    /// collide. The first of them, and how many more there are.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn others_of(&mut self, unit: &Unit) -> Result<Option<(String, u64)>, TargetError> {
+        let window = unit.extent.window();
+        let start = window.map(|window| window.start().to_string());
+        let end = window.map(|window| window.end().to_string());
+        let sql = format!(
+            "SELECT source || ':' || unit FROM {} WHERE table_name = $1 AND NOT (source = $2 AND unit = $3) \
+             AND (window_start IS NULL OR $4::text IS NULL \
+             OR (window_start < $5::text::timestamp AND window_end > $4::text::timestamp)) ORDER BY 1 LIMIT 100",
+            self.log
+        );
+        let table = unit.target.to_string();
+        let rows = self
+            .client
+            .query(sql.as_str(), &[&table, &unit.key.source, &unit.key.id, &start, &end])
+            .map_err(|error| TargetError::of(&error, "look for other units in the load log"))?;
+        let more = rows.len().saturating_sub(1) as u64;
+        Ok(rows.first().map(|row| (row.get(0), more)))
     }
 }
 
@@ -322,7 +394,7 @@ pub(super) fn instant(text: &str) -> Timestamp {
 fn ids(extent: &Extent) -> Option<(i64, i64)> {
     match extent {
         Extent::Ids(ids) => Some((ids.start(), ids.end())),
-        Extent::Whole | Extent::Nulls | Extent::Times(_) => None,
+        Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) => None,
     }
 }
 

@@ -9,23 +9,30 @@ use std::time::Duration;
 use postgres::{Client, Statement};
 
 mod catalog;
-mod collisions;
+mod clash;
 mod connect;
 mod copy;
 pub mod create;
 mod error;
+mod facts;
 mod load_log;
+pub mod modes;
 mod passfile;
 mod prune;
 pub mod ready;
+mod shape;
+mod staging;
 
 pub use catalog::{Column, TargetTable};
-pub use collisions::Collisions;
+pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::TargetError;
-pub use load_log::{Claim, Entry, LogRow};
+pub use facts::{Facts, Family};
+pub use load_log::{Claim, Counts, Entry, LogRow};
 pub use prune::{Held, Merge, Merged, OldRows};
+pub use shape::{Shape, ShapeColumn, Unique};
+pub use staging::Collisions;
 
 /// What every session on either side has set, so that text means the same on both. Source: HAZARDS of COPY in
 /// text form, PostgreSQL "Client Connection Defaults".
@@ -57,17 +64,6 @@ pub struct Limits {
     pub lock: Duration,
 }
 
-/// What the server is, read once per session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// `server_version_num`: 150004 for 15.4, 90426 for Greenplum 6.
-    pub version: u32,
-    /// Is it Greenplum, or Cloudberry?
-    pub greenplum: bool,
-    /// `version()`, whole.
-    pub text: String,
-}
-
 impl Session {
     /// Opens a session, reads what the server is and pins its settings. The load log is in `log_schema`.
     ///
@@ -77,12 +73,7 @@ impl Session {
         let (mut client, canceller) = address.connect()?;
         let of = |error: postgres::Error| TargetError::of(&error, "set up a session");
         client.batch_execute(PINNED).map_err(of)?;
-        let row =
-            client.query_one("SELECT version(), current_setting('server_version_num')", &[]).map_err(of)?;
-        let text: String = row.get(0);
-        let version = row.get::<_, String>(1).parse().unwrap_or(0);
-        let greenplum = text.contains("Greenplum") || text.contains("Cloudberry");
-        let facts = Facts { version, greenplum, text };
+        let facts = Facts::read(&mut client).map_err(of)?;
         if facts.knows_lock_timeout() {
             client
                 .batch_execute(&format!("SET lock_timeout = {}", milliseconds(LOCK_TIMEOUT)))
@@ -153,6 +144,33 @@ impl Session {
         self.run("ROLLBACK TO SAVEPOINT unit; RELEASE SAVEPOINT unit", "roll back to a savepoint")
     }
 
+    /// Marks another place within a unit's part of the transaction. The name is a plain word of this crate.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn mark(&mut self, name: &'static str) -> Result<(), TargetError> {
+        self.run(&format!("SAVEPOINT {name}"), "set a savepoint")
+    }
+
+    /// Keeps what was done since that place.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn forget(&mut self, name: &'static str) -> Result<(), TargetError> {
+        self.run(&format!("RELEASE SAVEPOINT {name}"), "release a savepoint")
+    }
+
+    /// Takes back what was done since that place.
+    ///
+    /// # Errors
+    /// [`TargetError`]; the session is of no more use then.
+    pub fn back_to(&mut self, name: &'static str) -> Result<(), TargetError> {
+        self.run(
+            &format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"),
+            "roll back to a savepoint",
+        )
+    }
+
     /// Commits, after proving the transaction alive: COMMIT of an aborted one is answered like any other.
     ///
     /// # Errors
@@ -179,13 +197,6 @@ impl Session {
 
     fn run(&mut self, sql: &str, doing: &str) -> Result<(), TargetError> {
         self.client.batch_execute(sql).map_err(|error| TargetError::of(&error, doing))
-    }
-}
-
-impl Facts {
-    /// Greenplum 6 is of PostgreSQL 9.4, but its segments' locks know no such limit.
-    fn knows_lock_timeout(&self) -> bool {
-        self.version >= if self.greenplum { 120_000 } else { 90_300 }
     }
 }
 

@@ -96,11 +96,8 @@ impl Session {
     ) -> Result<HashMap<TableName, ReadyTable>, TargetError> {
         let of = |error: postgres::Error| TargetError::of(&error, "read its catalog");
         let keys = self.tables(tables)?;
-        let (generated, identity) = match self.facts.version {
-            120_000.. => ("a.attgenerated <> ''", "a.attidentity <> ''"),
-            100_000.. => ("false", "a.attidentity <> ''"),
-            _ => ("false", "false"),
-        };
+        let generated = if self.facts.generates() { "a.attgenerated <> ''" } else { "false" };
+        let identity = if self.facts.has_identities() { "a.attidentity <> ''" } else { "false" };
         // `IN` over two lists, narrowed below: two-array `unnest` is not there before 9.4.
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \

@@ -9,6 +9,7 @@ mod create;
 mod ends;
 mod keeping;
 mod memory;
+mod modes;
 mod moves;
 mod planted;
 mod preflight;

@@ -130,15 +130,22 @@ fn a_primary_key_violation_takes_the_whole_unit_back_and_says_which_keys() {
     case.inventory(&["{ table: public.t, window: none }", "{ table: public.fine, window: none }"]);
     case.gpferry(&["run", "-vv"])
         .expect(3)
-        .says("t_key")
+        .says("1 of 5000 rows collides with the unique constraint \"t_key\"")
+        .says("1 whose key another row in the target has")
         .says("SQLSTATE 23505")
-        .says("first keys already in the target: (a, b)=(4321, x)")
+        .says("another program writes into the table")
+        .silent_about("4321")
         .says("1 of 2 units loaded")
         .silent_about("secret-cell");
     assert_eq!(case.count("SELECT count(*) FROM t"), 1);
     // Its sibling in the same transaction stayed.
     assert_eq!(case.count("SELECT count(*) FROM fine"), 1);
     case.gpferry(&["status"]).expect(0).says("t_key").silent_about("4321");
+    case.gpferry(&["run", "--show-keys"])
+        .expect(3)
+        .says("first keys already in the target, another row: (a, b)=(4321, x)")
+        .silent_about("secret-cell");
+    case.gpferry(&["status"]).expect(0).silent_about("4321");
     case.target.batch_execute("DELETE FROM t").unwrap();
     case.gpferry(&["run"]).expect(0);
     case.assert_same("SELECT * FROM t ORDER BY a");
@@ -150,7 +157,11 @@ fn keys_that_stand_twice_in_the_source_are_told_apart_from_keys_in_the_target() 
     case.source.batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2), (2), (3)").unwrap();
     case.target.batch_execute("CREATE TABLE t (a int PRIMARY KEY)").unwrap();
     case.inventory(&["{ table: public.t, window: none }"]);
-    case.gpferry(&["run"]).expect(3).says("first keys twice in the file: (a)=(2)");
+    case.gpferry(&["run"])
+        .expect(3)
+        .says("2 whose keys stand twice in the file")
+        .says("the source has no such key");
+    case.gpferry(&["run", "--show-keys"]).expect(3).says("first keys twice in the file: (a)=(2)");
     assert_eq!(case.count("SELECT count(*) FROM t"), 0);
 }
 

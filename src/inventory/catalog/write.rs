@@ -59,7 +59,7 @@ fn hooks(node: &Node, lines: &mut HashSet<usize>) {
                 hooks(node, lines);
             }
         }
-        Value::Null | Value::Bool | Value::Number(_) | Value::Text(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
     }
 }
 
@@ -76,8 +76,8 @@ impl Serialize for Out<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let comments = self.comments;
         match &self.node.value {
-            // No key of an inventory takes a truth value, so no good one holds any.
-            Value::Null | Value::Bool => serializer.serialize_none(),
+            Value::Null => serializer.serialize_none(),
+            Value::Bool(is) => serializer.serialize_bool(*is),
             Value::Text(text) => serializer.serialize_str(text),
             Value::Number(number) => match (number.parse::<u64>(), number.parse::<f64>()) {
                 (Ok(whole), _) => serializer.serialize_u64(whole),

@@ -135,32 +135,45 @@ fn what_this_version_does_not_do_yet() {
     for engine in ["mysql", "tdengine"] {
         one("engine: postgres", &format!("engine: §{engine}"), "sources.fab1.engine", NOT_YET);
     }
-    for mode in ["update", "merge", "replace"] {
-        let by = format!("window: none, load: {{ mode: §{mode} }}");
-        table(&by, "load.mode", NOT_YET);
-    }
-    for word in ["skip_identical", "quarantine", "merge"] {
-        let by = format!("window: none, load: {{ on_pk_violation: §{word} }}");
-        table(&by, "load.on_pk_violation", NOT_YET);
-    }
-    let text = SMALL.replace("window: none", "window: none, every: 1d, load: { mode: replace }");
-    assert_eq!(found(&text), ["10:44 jobs.j.tables[0].every", "10:62 jobs.j.tables[0].load.mode"]);
-    one("jobs:", "defaults: { load: { mode: §merge } }\njobs:", "defaults.load.mode", NOT_YET);
 }
 
 #[test]
-fn the_inventory_of_the_design_is_refused_only_for_what_comes_later() {
+fn what_a_mode_has_no_use_for() {
+    table("window: none, load: { update_columns: §[a] }", "load.update_columns", "mode: merge");
+    table(
+        "window: none, load: { mode: replace, update_condition: §\"a > 1\" }",
+        "load.update_condition",
+        "mode",
+    );
+    table("window: none, load: { duplicates: §last by c }", "load.duplicates", "mode: merge");
+    table("window: none, load: { truncate: §true }", "load.truncate", "mode: replace");
+    table("window: none, where: a > 1, load: { mode: replace, truncate: §true }", "load.truncate", "deleted");
+    // For those tables that have a use for it.
+    let text =
+        SMALL.replace("jobs:", "defaults: { load: { duplicates: last by c, reject_limit: 1 % } }\njobs:");
+    assert!(read(&text).is_ok());
+}
+
+#[test]
+fn keys_of_load() {
+    table("window: none, load: { reject_limit: §many }", "load.reject_limit", "0.5 %");
+    table("window: none, load: { rejects: §maybe }", "load.rejects", "fail, allow");
+    table("window: none, load: { mode: merge, duplicates: §first }", "load.duplicates", "last by");
+    table("window: none, load: { before: [ a, §COMMIT ] }", "load.before[1]", "SELECT");
+    table("window: none, load: { after: §\"BEGIN; x\" }", "load.after", "SELECT");
+    table("window: none, load: { mapping: { a: §\"b; c\" } }", "load.mapping.a", "one expression");
+    table(
+        "window: none, load: { mode: merge, update_condition: §\"a -- b\" }",
+        "load.update_condition",
+        "into_table",
+    );
+}
+
+#[test]
+fn the_inventory_of_the_design_is_taken_whole() {
     let text = DESIGN
         .replace("    tables:\n", "    hours: 00:00-04:00\n    tables:\n")
         .replace("'Y'\"\n", "'Y'\"\n        load: { mode: merge, match: [glass_id, ope_id] }\n")
         .replace("window: none }", "window: none, every: 1d, load: { mode: replace } }");
-    let error = read(&text).unwrap_err();
-    let keys: Vec<_> =
-        error.faults.iter().map(|fault| fault.key.trim_start_matches("jobs.hms_array.")).collect();
-    let later = ["tables[1].load.mode", "tables[2].every", "tables[2].load.mode"];
-    assert_eq!(keys, later, "{error}");
-    assert!(
-        error.faults.iter().all(|fault| fault.what.ends_with("not supported by this version yet")),
-        "{error}"
-    );
+    assert_eq!(read(&text).map(|inventory| inventory.jobs.len()).map_err(|error| error.to_string()), Ok(1));
 }

@@ -22,7 +22,7 @@ fn plain_values_follow_yaml_1_2() {
     assert_eq!(value_of("\"4\""), Value::Text("4".into()));
     assert_eq!(value_of("!!str 4"), Value::Text("4".into()));
     assert_eq!(value_of("~"), Value::Null);
-    assert_eq!(value_of("True"), Value::Bool);
+    assert_eq!(value_of("True"), Value::Bool(true));
 }
 
 #[test]

@@ -7,7 +7,7 @@ const POSTGRES: (u32, bool) = (150_004, false);
 
 fn site((version, greenplum): (u32, bool)) -> Site {
     Site {
-        facts: Facts { version, greenplum, text: String::new() },
+        facts: Facts::of(if greenplum { "Greenplum".into() } else { String::new() }, version),
         database: "d".into(),
         user: "loader".into(),
         schemas: HashSet::from(["s".to_owned()]),

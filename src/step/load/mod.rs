@@ -6,16 +6,23 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::{Stage, UnitFailure};
 use crate::gzip::CheckedReader;
-use crate::inventory::LoadRule;
+use crate::inventory::{LoadMode, LoadRule};
 use crate::mount::{Exported, Mount};
+use crate::sql;
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, CopyError, Entry, Limits, LogRow, Session, TargetError};
+use crate::target::{Claim, CommitError, Counts, Entry, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
-/// How many colliding keys of each kind are looked up.
-const KEYS_SHOWN: usize = 3;
+mod doctor;
+mod fill;
+mod rejected;
+mod way;
+
+pub use doctor::{Mended, mend};
 
 /// What a load stands on.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +33,10 @@ pub struct Ground<'a> {
     pub run: &'a str,
     /// Says that the run is to stop.
     pub stop: &'a Stop,
+    /// The zone of window bounds.
+    pub zone: &'a TimeZone,
+    /// Whether keys that collide, which are cell values, may be shown.
+    pub show_keys: bool,
 }
 
 /// A unit with the proof that it was exported.
@@ -44,6 +55,8 @@ pub struct Cargo<'a> {
 pub struct Loaded {
     /// How many.
     pub rows: u64,
+    /// Rows of the file that were kept out, and are written down.
+    pub rejected: u64,
     /// Whether this run put them there.
     pub how: How,
     /// How long it took.
@@ -112,7 +125,7 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
                 .map_err(|error| UnitFailure::of_target(Stage::Load, &error))?;
             match there.into_values().next() {
                 Some(row) if row.is_of(&cargo.unit.rows) => {
-                    Ok(Loaded { rows: row.rows, how: How::AlreadyThere, took: Duration::ZERO })
+                    Ok(Loaded { rows: row.rows, rejected: 0, how: How::AlreadyThere, took: Duration::ZERO })
                 }
                 // The same id by another column: what is there are other rows.
                 other => Err(overlap_failure(other.into_iter().collect()).unwrap_or_else(|| {
@@ -130,34 +143,56 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
 /// Where the session is of no more use, so that the whole group is to be taken back.
 fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<Inside, TargetError> {
     let begin = Instant::now();
-    let clock = Clock { begin, rule: &cargo.unit.entry.load };
-    session.savepoint(Limits { statement: clock.rule.timeout, lock: clock.rule.lock_timeout })?;
-    let done = match session.claim(&cargo.unit.key, &entry(ground.run, cargo)) {
-        Ok(Claim::AlreadyThere) => Ok(None),
-        Ok(Claim::Ours) => match overlap(session, cargo)? {
-            None => copy(session, ground, cargo, clock).map(Some),
-            Some(failure) => Err(NotLoaded::Failed(Box::new(failure))),
-        },
-        Err(error) => Err(clock.fatal_or_failed(error)?),
+    let rule = &cargo.unit.entry.load;
+    let limits = Limits { statement: rule.timeout, lock: rule.lock_timeout };
+    session.savepoint(limits)?;
+    let mut done = if rule.is_plain() {
+        plain(session, ground, cargo)
+    } else {
+        way::load(session, ground, cargo, rule, None)
     };
+    let some_may_be_kept_out = rule.reject_limit.of(cargo.exported.rows) > 0;
+    if matches!(&done, Err(NotLoaded::Failed(failure)) if failure.misfit)
+        && rule.is_plain()
+        && some_may_be_kept_out
+    {
+        session.rollback_to_savepoint()?;
+        session.savepoint(limits)?;
+        done = way::load(session, ground, cargo, rule, None);
+    }
     match done {
-        Ok(Some(rows)) => match session.confirm(&cargo.unit.key, rows) {
+        Ok(Done::Copied(counts)) => match session.confirm(&cargo.unit.key, counts.loaded) {
             Ok(()) => {
                 session.release()?;
-                Ok(Inside::Copied(Loaded { rows, how: How::Now, took: begin.elapsed() }))
+                let (rows, rejected) = (counts.loaded, counts.rejected);
+                Ok(Inside::Copied(Loaded { rows, rejected, how: How::Now, took: begin.elapsed() }))
             }
             Err(error) => Err(error),
         },
-        Ok(None) => {
+        Ok(Done::AlreadyThere) => {
             session.rollback_to_savepoint()?;
             Ok(Inside::AlreadyThere)
         }
         Err(NotLoaded::Failed(failure)) => {
             session.rollback_to_savepoint()?;
-            Ok(Inside::Failed(*failure))
+            Ok(Inside::Failed(limits_named(*failure, rule, begin.elapsed())))
         }
         Err(NotLoaded::SessionLost(error)) => Err(error),
     }
+}
+
+/// Claims the unit and copies its file as it is: what most units need.
+fn plain(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<Done, NotLoaded> {
+    let counts = Counts::all(cargo.exported.rows);
+    let entry = entry(ground.run, cargo, LoadMode::Insert, counts);
+    match session.claim(&cargo.unit.key, &entry).map_err(fatal_or_failed)? {
+        Claim::AlreadyThere => return Ok(Done::AlreadyThere),
+        Claim::Ours => {}
+    }
+    if let Some(failure) = overlap(session, cargo).map_err(NotLoaded::SessionLost)? {
+        return Err(failed(failure));
+    }
+    fill::whole(session, ground, cargo, &sql::table(&cargo.unit.target)).map(|_| Done::Copied(counts))
 }
 
 /// Rows of this unit that are in the target by one of other bounds. The plan leaves those out, as far as the ledger
@@ -180,6 +215,7 @@ pub fn overlap_failure(overlaps: Vec<LogRow>) -> Option<UnitFailure> {
 }
 
 /// Why a unit's rows were not copied.
+#[derive(Debug)]
 enum NotLoaded {
     /// The unit's own fault: it is taken back, the others go on.
     Failed(Box<UnitFailure>),
@@ -187,33 +223,19 @@ enum NotLoaded {
     SessionLost(TargetError),
 }
 
-/// When a unit's load began, and how long it may take.
-#[derive(Clone, Copy)]
-struct Clock<'a> {
-    begin: Instant,
-    rule: &'a LoadRule,
-}
-
-impl Clock<'_> {
-    /// An error that another try on another session may mend takes the group back; any other is the unit's own.
-    fn fatal_or_failed(self, error: TargetError) -> Result<NotLoaded, TargetError> {
-        if error.can_retry() {
-            return Err(error);
-        }
-        Ok(NotLoaded::Failed(Box::new(failure(&error, self.rule, self.begin.elapsed()))))
-    }
-}
-
 /// Why a load failed. A limit of ours is named by the key that sets it, told by the number and the clock, since the
 /// server's own words may be of any language.
 pub fn failure(error: &TargetError, rule: &LoadRule, took: Duration) -> UnitFailure {
-    let failure = UnitFailure::of_target(Stage::Load, error);
+    limits_named(UnitFailure::of_target(Stage::Load, error), rule, took)
+}
+
+fn limits_named(failure: UnitFailure, rule: &LoadRule, took: Duration) -> UnitFailure {
     let named = |key: &str, limit: Duration, remedy: &str| UnitFailure {
         error: format!("{} (the limit is {} s: {key})", failure.error, limit.as_secs_f64()),
         remedy: remedy.into(),
         ..failure.clone()
     };
-    match error.sqlstate() {
+    match failure.sqlstate.as_deref() {
         Some("57014") if took >= rule.timeout => named(
             "load.timeout",
             rule.timeout,
@@ -225,34 +247,31 @@ pub fn failure(error: &TargetError, rule: &LoadRule, took: Duration) -> UnitFail
     }
 }
 
-/// Copies the rows and holds their number against what was exported.
-fn copy(
-    session: &mut Session,
-    ground: Ground<'_>,
-    cargo: &Cargo<'_>,
-    clock: Clock<'_>,
-) -> Result<u64, NotLoaded> {
-    let failed = |failure: UnitFailure| NotLoaded::Failed(Box::new(failure));
-    let reader = reader(ground, cargo.exported).map_err(failed)?;
-    match session.copy(&cargo.unit.target, &cargo.exported.columns, reader) {
-        Ok(rows) if rows == cargo.exported.rows => Ok(rows),
-        Ok(rows) => Err(failed(UnitFailure::new(
-            Stage::Load,
-            format!(
-                "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
-                ground.mount.path(&cargo.exported.file).display(),
-                cargo.exported.rows
-            ),
-            "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
-             or is written by something else",
-        ))),
-        Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
-        Err(CopyError::Start(error)) => Err(NotLoaded::SessionLost(error)),
-        Err(CopyError::Data(error)) => match clock.fatal_or_failed(error) {
-            Ok(own) => Err(own),
-            Err(error) => Err(NotLoaded::SessionLost(error)),
-        },
+impl From<TargetError> for NotLoaded {
+    fn from(error: TargetError) -> Self {
+        fatal_or_failed(error)
     }
+}
+
+fn failed(failure: UnitFailure) -> NotLoaded {
+    NotLoaded::Failed(Box::new(failure))
+}
+
+/// An error that another try on another session may mend takes the group back; any other is the unit's own.
+fn fatal_or_failed(error: TargetError) -> NotLoaded {
+    if error.can_retry() {
+        return NotLoaded::SessionLost(error);
+    }
+    failed(UnitFailure::of_target(Stage::Load, &error))
+}
+
+/// What was done with one unit's rows, under its savepoint.
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    /// They are in, and the load log says so.
+    Copied(Counts),
+    /// The load log held the unit already.
+    AlreadyThere,
 }
 
 fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
@@ -263,7 +282,7 @@ fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, Unit
     Ok(CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer))
 }
 
-fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
+fn entry<'a>(run: &'a str, cargo: &Cargo<'a>, mode: LoadMode, counts: Counts) -> Entry<'a> {
     let unit = cargo.unit;
     Entry {
         job: &unit.job,
@@ -271,33 +290,9 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>) -> Entry<'a> {
         measure: &unit.rows.measure,
         extent: unit.extent,
         file: cargo.exported.file.display().to_string(),
-        mode: "insert",
-        exported: cargo.exported.rows,
+        mode: mode.word(),
+        counts,
         digest: format!("crc32:{:08x}:{}", cargo.exported.trailer.crc32, cargo.exported.trailer.isize),
         run,
-    }
-}
-
-/// Says which keys collide, for a unit that was rolled back on a unique constraint. The session must be outside
-/// a transaction; returns whether it is still of use.
-pub fn diagnose(
-    session: &mut Session,
-    ground: Ground<'_>,
-    cargo: &Cargo<'_>,
-    failure: &mut UnitFailure,
-) -> bool {
-    let Some(constraint) = failure.constraint.clone() else { return true };
-    let Ok(reader) = reader(ground, cargo.exported) else { return true };
-    let (table, columns) = (&cargo.unit.target, &cargo.exported.columns);
-    match session.collisions(table, columns, &constraint, reader, KEYS_SHOWN) {
-        Ok(found) => {
-            failure.keys = Some(found);
-            true
-        }
-        Err(CopyError::File(_)) => true,
-        Err(CopyError::Start(error) | CopyError::Data(error)) => {
-            log::debug!("colliding keys of {} could not be looked up: {error}", cargo.unit.key);
-            false
-        }
     }
 }

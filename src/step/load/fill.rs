@@ -1,0 +1,187 @@
+//! Copying a file's rows into a table; and, where some may be kept out, all but those that do not fit.
+//!
+//! A file that fits goes in by one COPY. Only one that does not is read again, in pieces of whole rows: each under a
+//! savepoint, and one that is refused is halved until the row is alone. So good rows never go in one by one, and
+//! memory is that of a piece.
+
+use super::rejected::Rejected;
+use super::{Cargo, Ground, NotLoaded, failed, fatal_or_failed, reader};
+use crate::csv::{Cutter, Rows};
+use crate::step::{Stage, UnitFailure};
+use crate::target::{CopyError, Session, TargetError};
+
+/// Bytes of a piece, uncompressed.
+const PIECE: usize = 512 * 1024;
+/// Bytes read at a time.
+const READ: usize = 64 * 1024;
+
+/// Copies the file into a table given as quoted SQL. Returns the rows that went in; those that did not are in
+/// `rejected`. Every row of the file is one of the two.
+pub(super) fn fill(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    table: &str,
+    rejected: &mut Rejected<'_>,
+) -> Result<u64, NotLoaded> {
+    if rejected.limit() == 0 {
+        return whole(session, ground, cargo, table);
+    }
+    session.mark("file").map_err(NotLoaded::SessionLost)?;
+    match whole(session, ground, cargo, table) {
+        Err(NotLoaded::Failed(failure)) if failure.misfit => {
+            session.back_to("file").map_err(NotLoaded::SessionLost)?;
+            let mut sieve = Sieve { session, cargo, table, rejected, line: 1, loaded: 0 };
+            sieve.file(ground)?;
+            let (loaded, kept_out) = (sieve.loaded, sieve.rejected.rows());
+            agree(ground, cargo, loaded + kept_out)?;
+            Ok(loaded)
+        }
+        other => {
+            if other.is_ok() {
+                session.forget("file").map_err(NotLoaded::SessionLost)?;
+            }
+            other
+        }
+    }
+}
+
+/// All of it by one COPY.
+pub(super) fn whole(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    table: &str,
+) -> Result<u64, NotLoaded> {
+    let reader = reader(ground, cargo.exported).map_err(failed)?;
+    match session.copy_to(table, &cargo.exported.columns, reader) {
+        Ok(rows) => agree(ground, cargo, rows).map(|()| rows),
+        Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
+        Err(CopyError::Start(error)) => Err(NotLoaded::SessionLost(error)),
+        Err(CopyError::Data(error)) => Err(fatal_or_failed(error)),
+    }
+}
+
+/// Holds a number of rows against what was exported.
+fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<(), NotLoaded> {
+    if rows == cargo.exported.rows {
+        return Ok(());
+    }
+    Err(failed(UnitFailure::new(
+        Stage::Load,
+        format!(
+            "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
+            ground.mount.path(&cargo.exported.file).display(),
+            cargo.exported.rows
+        ),
+        "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
+         or is written by something else",
+    )))
+}
+
+/// Lets through what fits.
+struct Sieve<'a, 'r> {
+    session: &'a mut Session,
+    cargo: &'a Cargo<'a>,
+    table: &'a str,
+    rejected: &'a mut Rejected<'r>,
+    /// Line of the file where the next row begins.
+    line: u64,
+    loaded: u64,
+}
+
+impl Sieve<'_, '_> {
+    fn file(&mut self, ground: Ground<'_>) -> Result<(), NotLoaded> {
+        let mut reader = reader(ground, self.cargo.exported).map_err(failed)?;
+        let (mut cutter, mut buffer) = (Cutter::default(), vec![0; READ]);
+        loop {
+            match reader.next(&mut buffer).map_err(|error| failed(UnitFailure::of_file(&error)))? {
+                0 => break,
+                n => cutter.feed(&buffer[..n]),
+            }
+            if cutter.len() >= PIECE {
+                self.piece(&cutter.take())?;
+            }
+        }
+        let last = cutter.finish().map_err(|error| {
+            let file = ground.mount.path(&self.cargo.exported.file);
+            let remedy = "look at the file: it is not CSV as PostgreSQL writes it";
+            failed(UnitFailure::new(Stage::Load, format!("{}: {error}", file.display()), remedy))
+        })?;
+        self.piece(&last)
+    }
+
+    fn piece(&mut self, rows: &Rows) -> Result<(), NotLoaded> {
+        self.some(&rows.bytes, &rows.ends, 0)
+    }
+
+    /// Rows that begin at `start` and end at `ends`.
+    fn some(&mut self, bytes: &[u8], ends: &[usize], start: usize) -> Result<(), NotLoaded> {
+        let Some(&end) = ends.last() else { return Ok(()) };
+        let piece = &bytes[start..end];
+        self.session.mark("piece").map_err(NotLoaded::SessionLost)?;
+        match self.session.copy_rows(self.table, &self.cargo.exported.columns, piece) {
+            Ok(rows) if rows == ends.len() as u64 => {
+                self.session.forget("piece").map_err(NotLoaded::SessionLost)?;
+                self.loaded += rows;
+                self.line += lines(piece);
+                Ok(())
+            }
+            Ok(rows) => {
+                let error =
+                    format!("the target took {rows} rows of {}; an unquoted line of `\\.`?", ends.len());
+                Err(failed(UnitFailure::new(Stage::Load, error, "look at the file, and run again")))
+            }
+            Err(error) if error.is_misfit() => {
+                self.session.back_to("piece").map_err(NotLoaded::SessionLost)?;
+                if ends.len() == 1 {
+                    let line = self.line;
+                    self.line += lines(piece);
+                    return self.rejected.add(Some(line), &reason(&error), piece);
+                }
+                let (first, second) = ends.split_at(ends.len() / 2);
+                self.some(bytes, first, start)?;
+                self.some(bytes, second, first.last().copied().unwrap_or(start))
+            }
+            Err(error) => Err(fatal_or_failed(error)),
+        }
+    }
+}
+
+/// Line ends, those within quotes included, as an editor counts them.
+fn lines(bytes: &[u8]) -> u64 {
+    let feeds = bytes.iter().filter(|&&byte| byte == b'\n').count();
+    let lines = if feeds > 0 { feeds } else { bytes.iter().filter(|&&byte| byte == b'\r').count() };
+    lines as u64
+}
+
+/// Why a row does not fit, without its values: they stand beside it. The line that the server names is that of a
+/// piece.
+fn reason(error: &TargetError) -> String {
+    let TargetError::Refused { sqlstate, message, .. } = error else { return error.to_string() };
+    let message = match message.rfind(" at line ") {
+        Some(at) => match message[at..].find(", column ") {
+            Some(column) => format!("{}, {}", &message[..at], &message[at + column + 2..]),
+            None => message[..at].to_owned(),
+        },
+        None => message.clone(),
+    };
+    format!("{sqlstate}: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_names_the_column_and_not_the_line_of_a_piece() {
+        let refused = |message: &str| TargetError::Refused {
+            doing: "load".into(),
+            sqlstate: "22P02".into(),
+            message: message.into(),
+            constraint: None,
+        };
+        assert_eq!(reason(&refused("bad \"…\" at line 1, column a")), "22P02: bad \"…\", column a");
+        assert_eq!(reason(&refused("extra data at line 1")), "22P02: extra data");
+    }
+}

@@ -1,0 +1,208 @@
+//! The SQL that sorts staged rows by how their keys collide with a unique constraint. Pure.
+//!
+//! Rows with a NULL in their key collide with nothing. What collides is kept by key in a table of its own, so that
+//! counting, writing out and leaving out agree with each other.
+
+use super::modes::{STAGE, Way, listed};
+use super::shape::{ShapeColumn, Unique};
+use crate::sql;
+
+/// Keys that collide, and how.
+pub(super) const CLASH: &str = "gpferry_clash";
+
+/// How a row's key collides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Its key stands more than once in the file.
+    Twice,
+    /// The same row is in the target.
+    Identical,
+    /// Another row with its key is in the target.
+    Different,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Twice, Kind::Identical, Kind::Different];
+
+    /// The word in SQL.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Kind::Twice => "twice",
+            Kind::Identical => "identical",
+            Kind::Different => "different",
+        }
+    }
+
+    /// As the reason of a reject.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Kind::Twice => "its key stands more than once in the file",
+            Kind::Identical => "the same row is in the target",
+            Kind::Different => "another row with its key is in the target",
+        }
+    }
+}
+
+/// Types whose equality means that values are the same. Others (json, points, what extensions bring) have none, or one
+/// of another meaning, and are compared by their text.
+fn has_equality(base_type: &str) -> bool {
+    matches!(
+        base_type,
+        "smallint"
+            | "integer"
+            | "bigint"
+            | "numeric"
+            | "real"
+            | "double precision"
+            | "money"
+            | "text"
+            | "character varying"
+            | "bpchar"
+            | "boolean"
+            | "bytea"
+            | "date"
+            | "timestamp without time zone"
+            | "timestamp with time zone"
+            | "time without time zone"
+            | "time with time zone"
+            | "interval"
+            | "uuid"
+            | "inet"
+            | "cidr"
+            | "macaddr"
+            | "jsonb"
+    )
+}
+
+/// The SQL over one unique constraint.
+#[derive(Debug)]
+pub struct Clash<'a> {
+    way: &'a Way<'a>,
+    key: Vec<&'a ShapeColumn>,
+}
+
+impl<'a> Clash<'a> {
+    /// Over this constraint; `None` where a column of it is not loaded, so that no staged row has its key.
+    pub fn new(way: &'a Way<'a>, unique: &'a Unique) -> Option<Self> {
+        let column = |name: &String| way.shape().column(name).filter(|column| !column.generated);
+        let key: Option<Vec<_>> = unique.columns.iter().map(column).collect();
+        Some(Self { way, key: key? })
+    }
+
+    /// Names of the columns that are compared by their text, for want of an equality.
+    pub fn by_text(&self) -> Vec<String> {
+        let others = self.way.shape().columns.iter().filter(|column| !column.generated);
+        let others = others.filter(|column| !self.is_key(column) && !has_equality(&column.base_type));
+        others.map(|column| column.name.clone()).collect()
+    }
+
+    fn is_key(&self, column: &ShapeColumn) -> bool {
+        self.key.iter().any(|key| key.name == column.name)
+    }
+
+    fn on(&self, left: &str, right: &str) -> String {
+        let same = |column: &&ShapeColumn| {
+            let name = sql::ident(&column.name);
+            format!("{left}.{name} = {right}.{name}")
+        };
+        self.key.iter().map(same).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn identical(&self) -> String {
+        let others =
+            self.way.shape().columns.iter().filter(|column| !column.generated && !self.is_key(column));
+        let same: Vec<String> = others
+            .map(|column| {
+                let name = sql::ident(&column.name);
+                if has_equality(&column.base_type) {
+                    format!("s.{name} IS NOT DISTINCT FROM t.{name}")
+                } else {
+                    format!("CAST(s.{name} AS text) IS NOT DISTINCT FROM CAST(t.{name} AS text)")
+                }
+            })
+            .collect();
+        if same.is_empty() { "true".into() } else { same.join(" AND ") }
+    }
+
+    /// Finds the keys that collide.
+    pub fn find(&self) -> Vec<String> {
+        let key = || self.key.iter().copied();
+        let not_null: Vec<String> =
+            self.key.iter().map(|column| format!("{} IS NOT NULL", sql::ident(&column.name))).collect();
+        let spread = self.way.spread(|name| self.key.iter().any(|column| column.name == name));
+        vec![
+            format!(
+                "CREATE TEMP TABLE {CLASH} ON COMMIT DROP AS SELECT {}, CAST('{}' AS text) AS gpferry_kind \
+                 FROM {STAGE} WHERE {} GROUP BY {} HAVING count(*) > 1{spread}",
+                listed(key(), ""),
+                Kind::Twice.word(),
+                not_null.join(" AND "),
+                listed(key(), ""),
+            ),
+            format!(
+                "INSERT INTO {CLASH} SELECT {}, CASE WHEN {} THEN '{}' ELSE '{}' END FROM {STAGE} s \
+                 JOIN {} t ON {} LEFT JOIN {CLASH} c ON {} WHERE c.gpferry_kind IS NULL",
+                listed(key(), "s."),
+                self.identical(),
+                Kind::Identical.word(),
+                Kind::Different.word(),
+                self.way.into(),
+                self.on("s", "t"),
+                self.on("s", "c"),
+            ),
+        ]
+    }
+
+    /// Rows of the file of a kind.
+    pub fn count(&self, kind: Kind) -> String {
+        format!("SELECT count(*) FROM {STAGE} s JOIN {CLASH} c ON {}{}", self.on("s", "c"), of(kind))
+    }
+
+    /// Those of all kinds that meet a condition over the staged rows.
+    pub fn count_at(&self, condition: &str) -> String {
+        format!(
+            "SELECT count(*) FROM (SELECT s.* FROM {STAGE} s JOIN {CLASH} c ON {}) s WHERE {condition}",
+            self.on("s", "c")
+        )
+    }
+
+    /// The first keys of a kind, as text.
+    pub fn first(&self, kind: Kind, limit: usize) -> String {
+        let texts: Vec<String> =
+            self.key.iter().map(|column| format!("CAST(c.{} AS text)", sql::ident(&column.name))).collect();
+        format!(
+            "SELECT {} FROM {CLASH} c WHERE c.gpferry_kind = '{}' ORDER BY {} LIMIT {limit}",
+            texts.join(", "),
+            kind.word(),
+            listed(self.key.iter().copied(), "c.")
+        )
+    }
+
+    /// Names of the key's columns.
+    pub fn key_names(&self) -> Vec<String> {
+        self.key.iter().map(|column| column.name.clone()).collect()
+    }
+
+    /// Writes the rows of a kind out, as they go in.
+    pub fn write_out(&self, kind: Kind) -> String {
+        format!(
+            "COPY (SELECT {} FROM {STAGE} s JOIN {CLASH} c ON {}{}) TO STDOUT CSV",
+            self.way.columns("s."),
+            self.on("s", "c"),
+            of(kind)
+        )
+    }
+
+    /// Takes all that collide out of the staged rows, and forgets the keys.
+    pub fn leave_out(&self) -> Vec<String> {
+        vec![
+            format!("DELETE FROM {STAGE} AS s USING {CLASH} AS c WHERE {}", self.on("s", "c")),
+            format!("DROP TABLE {CLASH}"),
+        ]
+    }
+}
+
+fn of(kind: Kind) -> String {
+    format!(" AND c.gpferry_kind = '{}'", kind.word())
+}
