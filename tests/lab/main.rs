@@ -8,6 +8,7 @@ mod create;
 mod ends;
 mod modes;
 mod moves;
+mod oracle;
 mod preflight;
 mod refuses;
 mod ssh;
