@@ -22,6 +22,8 @@ pub(super) const KNOWN: &[&str] = &[
     "on_pk_violation",
     "reject_limit",
     "rejects",
+    "timeout",
+    "lock_timeout",
 ];
 
 const DUPLICATES: &str = "duplicates: refuse, or duplicates: last by upd_time";

@@ -3,7 +3,7 @@
 //! Absolute times of one machine mean little; the ratio of two medians out of one run does. Both ways move the
 //! same tables between the same two PostgreSQLs on this machine. `GPFERRY_BENCH_ROUNDS` (5) sets how often,
 //! `GPFERRY_BENCH_ROWS` (2000000) and `GPFERRY_BENCH_TABLES` (2000) how much, and `GPFERRY_BENCH_TENFOLD=1` adds
-//! a table ten times as large for its memory.
+//! a table ten times as large for its memory. `GPFERRY_BENCH_ONLY=collision` measures a unit that collides alone.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
@@ -36,9 +36,15 @@ fn main() {
     let rounds = setting("GPFERRY_BENCH_ROUNDS", 5);
     let rows = setting("GPFERRY_BENCH_ROWS", 2_000_000);
     let tables = setting("GPFERRY_BENCH_TABLES", 2000);
+    if std::env::var("GPFERRY_BENCH_ONLY").is_ok_and(|only| only == "collision") {
+        one_collision(rounds, rows / 2);
+        return;
+    }
     let large = large_table(rounds, rows);
     let tiny = tiny_tables(rounds, tables);
-    let mut document = json!({ "version": 1, "rounds": rounds, "large": large, "tiny": tiny });
+    let collision = one_collision(rounds, rows / 2);
+    let mut document =
+        json!({ "version": 1, "rounds": rounds, "large": large, "tiny": tiny, "collision": collision });
     if std::env::var("GPFERRY_BENCH_TENFOLD").is_ok() {
         document["tenfold"] = tenfold(rows * 10);
     }
@@ -164,6 +170,51 @@ fn tenfold(rows: usize) -> serde_json::Value {
     json!({ "rows": rows, "gpferry_s": measured.seconds, "peak_kib": measured.peak_kib })
 }
 
+/// A unit whose last row collides, put in quarantine: the COPY that fails, what is found out, and the load of the rest,
+/// against the load of the same file where nothing collides.
+fn one_collision(rounds: usize, rows: usize) -> serde_json::Value {
+    let mut case = Case::new("bench_collision");
+    fill(&mut case, rows);
+    case.inventory(&[
+        "{ table: public.large, window: none, load: { on_pk_violation: quarantine, rejects: allow } }",
+    ]);
+    println!("\n{rows} rows, the last of which collides, and `on_pk_violation: quarantine`; loads alone");
+    let (mut clean, mut collided) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for collides in [false, true] {
+            reset(&mut case, &["large"]);
+            command(&case, "export");
+            if collides {
+                case.target
+                    .batch_execute(&format!(
+                        "INSERT INTO large (glass_id, ope_id, evt_timestamp, seq) SELECT 'G' || lpad((i / 40)::text, 9, '0'), \
+                         'OP' || i % 7, timestamp '2021-08-10' + i * interval '11 ms', i % 40 FROM (SELECT {rows} AS i) i"
+                    ))
+                    .unwrap();
+            }
+            case.target.batch_execute("CHECKPOINT").unwrap();
+            let measured = command(&case, "load");
+            assert_eq!(case.count("SELECT count(*) FROM large"), i64::try_from(rows).unwrap());
+            let rejected = case.count("SELECT rows_rejected FROM gpferry.load_log");
+            assert_eq!(rejected, i64::from(collides));
+            if collides { &mut collided } else { &mut clean }.push(measured);
+        }
+        println!(
+            "  round {}: clean {:.2}, collided {:.2}",
+            round + 1,
+            clean[round].seconds,
+            collided[round].seconds
+        );
+    }
+    let peak = collided.iter().map(|one| one.peak_kib).max().unwrap_or(0);
+    let seconds = |all: Vec<Measured>| median(all.iter().map(|one| one.seconds).collect());
+    let (clean, collided) = (seconds(clean), seconds(collided));
+    line("clean load", clean, 1.0);
+    line("one row collides", collided, collided / clean);
+    println!("  peak memory {:.1} MiB", peak as f64 / 1024.0);
+    json!({ "rows": rows, "clean_s": clean, "collided_s": collided, "ratio": collided / clean, "peak_kib": peak })
+}
+
 static NEXT_ROUND: AtomicU32 = AtomicU32::new(0);
 
 /// Takes everything back that an earlier round did, and lets both servers settle.
@@ -211,9 +262,13 @@ fn shell(case: &Case, pipeline: &str) -> Option<f64> {
 
 /// A whole run of the binary, with the most resident memory that it had.
 fn gpferry(case: &Case) -> Measured {
+    command(case, "run")
+}
+
+fn command(case: &Case, command: &str) -> Measured {
     let begin = Instant::now();
     let mut child = case
-        .command(&["run", "--no-progress"])
+        .command(&[command, "--no-progress"])
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .spawn()

@@ -11,6 +11,7 @@ mod keeping;
 mod memory;
 mod modes;
 mod moves;
+mod oracle;
 mod planted;
 mod preflight;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]

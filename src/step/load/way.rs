@@ -113,11 +113,7 @@ impl Road<'_> {
         sorting: Option<Sorting>,
     ) -> Result<Counts, NotLoaded> {
         let conditions = self.conditions()?;
-        let clear = self.way.clear(&conditions);
-        if !self.rule.truncate {
-            self.lock(session)?;
-        }
-        session.touch(&clear, "take away what is replaced").map_err(fatal_or_failed)?;
+        self.clear(session, &conditions)?;
         let counts = self.insert(session, rejected, sorting)?;
         if conditions.is_empty() {
             return Ok(counts);
@@ -137,8 +133,20 @@ impl Road<'_> {
         Err(failed(UnitFailure { file_is_good: true, ..UnitFailure::new(Stage::Load, error, remedy) }))
     }
 
+    fn clear(&self, session: &mut Session, conditions: &[String]) -> Result<(), NotLoaded> {
+        if !self.rule.truncate {
+            self.lock(session)?;
+        }
+        let doing = "take away what is replaced";
+        session.touch(&self.way.clear(conditions), doing).map(drop).map_err(fatal_or_failed)
+    }
+
     /// Updates the rows that match, and in mode merge inserts the others.
     fn update(&self, session: &mut Session, rejected: &mut Rejected<'_>) -> Result<Counts, NotLoaded> {
+        if self.cargo.unit.entry.load.mode == LoadMode::Replace {
+            // A replacement whose rows collide: what they replace goes all the same.
+            self.clear(session, &self.conditions()?)?;
+        }
         self.lock(session)?;
         let staged = self.stage(session, rejected)?;
         let superseded = self.single_out(session)?;
@@ -158,7 +166,7 @@ impl Road<'_> {
             0
         };
         let counts = self.counts(rejected);
-        let loaded = matched.map_or(staged - superseded, |matched| matched + inserted);
+        let loaded = matched.map_or(staged.saturating_sub(superseded), |matched| matched + inserted);
         let left = counts.exported.saturating_sub(counts.rejected + loaded);
         Ok(Counts { loaded, updated, left, ..counts })
     }
@@ -184,12 +192,12 @@ impl Road<'_> {
         if latest != picked {
             let error = format!(
                 "of the rows of the file that share a key, {} are as late by \"{by}\" as the one that would win",
-                latest - picked
+                latest.abs_diff(picked)
             );
             return Err(self.duplicates(session, error));
         }
         session.touch_all(&self.way.keep_picked(), doing).map_err(fatal_or_failed)?;
-        Ok(rows - keys)
+        Ok(rows.saturating_sub(keys))
     }
 
     fn duplicates(&self, session: &mut Session, error: String) -> NotLoaded {
