@@ -86,6 +86,7 @@ pub(super) fn run(
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
+    ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         if plan.units.is_empty() {
             // Where nothing is due, nothing is touched: neither mount nor target.

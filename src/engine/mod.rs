@@ -332,7 +332,9 @@ impl<'a> Book<'a> {
             .iter()
             .filter_map(|row| {
                 let named = read_id(&row.key.id)?;
-                let measure = row.measure.clone().unwrap_or_else(|| unit.rows.measure.clone());
+                // What was written without a measure was told apart by a time.
+                let own = unit.rows.measure.is_time().then(|| unit.rows.measure.clone());
+                let measure = row.measure.clone().or(own)?;
                 let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
                 let known =
                     Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };

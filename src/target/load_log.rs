@@ -12,7 +12,7 @@ use postgres::fallible_iterator::FallibleIterator;
 
 use super::{Session, TargetError};
 use crate::measure::Measure;
-use crate::unit::{Extent, Rows, Unit, UnitKey, read_id};
+use crate::unit::{Extent, Rows, UnitKey, read_id};
 
 /// What a unit's load log row says besides its key.
 #[derive(Debug, Clone)]
@@ -170,7 +170,8 @@ impl Session {
         Ok(rows.iter().map(log_row).map(|row| (row.key.clone(), row)).collect())
     }
 
-    /// Reads the load log, whole, row by row: for a ledger that never saw it. False where there is none.
+    /// Reads the load log, whole, row by row, as it was written: for a ledger that never saw it. False where there is
+    /// none.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -182,7 +183,8 @@ impl Session {
         }
         let measure = if columns.iter().any(|column| column == "measure") { "measure" } else { "NULL::text" };
         let sql = format!(
-            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {}",
+            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {} \
+             ORDER BY loaded_at",
             self.log
         );
         let nothing: [&str; 0] = [];
@@ -259,38 +261,6 @@ impl Session {
             }),
         }
     }
-
-    /// Units in the load log, of the same source and target table, whose rows are among those of this unit: of the
-    /// same series and measure, and overlapping it.
-    ///
-    /// # Errors
-    /// [`TargetError`].
-    pub fn overlapping(&mut self, unit: &Unit) -> Result<Vec<LogRow>, TargetError> {
-        let (overlaps, bounds) = match unit.extent {
-            // They are one unit, with one id.
-            Extent::Whole | Extent::Nulls => return Ok(Vec::new()),
-            Extent::Times(window) => (
-                "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
-                (window.start().to_string(), window.end().to_string()),
-            ),
-            Extent::Ids(ids) => (
-                "first_id < $5::text::bigint AND last_id > $4::text::bigint",
-                (ids.start().to_string(), ids.end().to_string()),
-            ),
-        };
-        let sql = format!(
-            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
-             WHERE source = $1 AND table_name = $2 AND unit <> $3 AND {overlaps}",
-            self.log
-        );
-        let statement = self.prepared(&sql)?;
-        let table = unit.target.to_string();
-        let rows = self
-            .client
-            .query(&statement, &[&unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
-            .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
-        Ok(rows.iter().map(log_row).filter(|row| row.is_of(&unit.rows)).collect())
-    }
 }
 
 impl LogRow {
@@ -302,7 +272,7 @@ impl LogRow {
     }
 }
 
-fn log_row(row: &postgres::Row) -> LogRow {
+pub(super) fn log_row(row: &postgres::Row) -> LogRow {
     LogRow {
         key: UnitKey { source: row.get(0), id: row.get(1) },
         job: row.get(2),

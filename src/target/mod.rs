@@ -14,6 +14,7 @@ mod copy;
 pub mod create;
 mod error;
 mod load_log;
+mod overlaps;
 mod passfile;
 pub mod ready;
 
