@@ -119,9 +119,11 @@ impl Session {
     /// Gives a load log of the first version the columns that it lacks.
     fn widen_load_log(&mut self) -> Result<(), TargetError> {
         let added: Vec<String> = ADDED.iter().map(|column| format!("ADD COLUMN {column}")).collect();
+        let sql = format!("ALTER TABLE {} {}", self.log, added.join(", "));
+        // Where only the owner may, the owner needs to know what.
         self.client
-            .batch_execute(&format!("ALTER TABLE {} {}", self.log, added.join(", ")))
-            .map_err(|error| TargetError::of(&error, "widen the load log"))
+            .batch_execute(&sql)
+            .map_err(|error| TargetError::of(&error, &format!("widen the load log (`{sql}`)")))
     }
 
     fn create_load_log(&mut self) -> Result<(), TargetError> {

@@ -33,7 +33,7 @@ impl Session {
         };
         let sql = format!(
             "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
-             WHERE source = $1 AND table_name = $2 AND unit <> $3 AND ({overlaps} AND ({}) OR {})",
+             WHERE source = $1 AND table_name = $2 AND unit <> $3 AND (({overlaps}) AND ({}) OR {})",
             self.log,
             own(&unit.rows),
             unaccounted(&unit.rows)
@@ -52,9 +52,12 @@ impl Session {
     }
 }
 
-/// The condition on rows of the same measure; what was written without one counts as such.
+/// The condition on rows of the same measure. What was written without one counts as such, unless it lies in what
+/// the plan knows to be of another measure of time: the ledger has taken it for that one.
 fn own(rows: &Rows) -> String {
-    format!("measure IS NULL OR measure = {}", sql::literal(&rows.measure.to_string()))
+    let times = rows.without.iter().filter(|loaded| loaded.measure.is_time());
+    let taken: String = times.map(|loaded| format!(" AND ({}) IS NOT TRUE", bounds_within(loaded))).collect();
+    format!("measure = {} OR measure IS NULL{taken}", sql::literal(&rows.measure.to_string()))
 }
 
 /// The condition on rows of other measures that a unit does not leave out.
@@ -68,19 +71,23 @@ fn unaccounted(rows: &Rows) -> String {
 /// The condition on rows of the load log that lie in what is loaded by a measure, as far as a plan knew it.
 fn within(loaded: &Loaded) -> String {
     let measure = format!("measure = {}", sql::literal(&loaded.measure.to_string()));
-    let parts: Vec<String> = match &loaded.measure {
-        Measure::All | Measure::Null(_) => return measure,
-        Measure::By(Scale::Id, _) => {
-            let part = |first: i64, last: i64| format!("first_id >= {first} AND last_id <= {last}");
-            loaded.intervals.iter().map(|one| part(one.start(), one.end())).collect()
-        }
-        Measure::By(..) => {
+    match &loaded.measure {
+        Measure::All | Measure::Null(_) => measure,
+        Measure::By(..) => format!("{measure} AND ({})", bounds_within(loaded)),
+    }
+}
+
+/// The condition on bounds that lie in what is loaded by a column.
+fn bounds_within(loaded: &Loaded) -> String {
+    let part = |first: i64, last: i64| match &loaded.measure {
+        Measure::By(Scale::Id, _) => format!("first_id >= {first} AND last_id <= {last}"),
+        Measure::All | Measure::Null(_) | Measure::By(..) => {
             let at = |number: i64| format!("{}::timestamp", sql::literal(&civil(number).to_string()));
-            let part = |first, last| format!("window_start >= {} AND window_end <= {}", at(first), at(last));
-            loaded.intervals.iter().map(|one| part(one.start(), one.end())).collect()
+            format!("window_start >= {} AND window_end <= {}", at(first), at(last))
         }
     };
-    if parts.is_empty() { "false".into() } else { format!("{measure} AND ({})", parts.join(" OR ")) }
+    let parts: Vec<String> = loaded.intervals.iter().map(|one| part(one.start(), one.end())).collect();
+    if parts.is_empty() { "false".into() } else { parts.join(" OR ") }
 }
 
 #[cfg(test)]
@@ -97,7 +104,7 @@ mod tests {
         };
         assert_eq!(within(&of("id:n", &[(-5, 7)])), "measure = 'id:n' AND (first_id >= -5 AND last_id <= 7)");
         assert_eq!(within(&of("null:o'n", &[(0, 1)])), "measure = 'null:o''n'");
-        assert_eq!(within(&of("time:a", &[])), "false");
+        assert_eq!(within(&of("time:a", &[])), "measure = 'time:a' AND (false)");
         let time = within(&of("time:a", &[(0, 3_600_000_000)]));
         assert!(time.contains("window_start >= '1970-01-01T00:00:00'::timestamp"), "{time}");
         assert!(time.contains("window_end <= '1970-01-01T01:00:00'::timestamp"), "{time}");
