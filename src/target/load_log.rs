@@ -72,6 +72,9 @@ const CREATE: &str = "(source text NOT NULL, unit text NOT NULL, job text NOT NU
      digest text NOT NULL, run text NOT NULL, loaded_at timestamp with time zone NOT NULL DEFAULT now(), \
      measure text, first_id bigint, last_id bigint, PRIMARY KEY (source, unit))";
 
+/// What finds the units of one table: a load looks for overlaps among them, and a load log grows for years.
+const INDEX: &str = "load_log_by_table";
+
 /// Columns that the first version of the table did not have.
 const ADDED: &[&str] = &["measure text", "first_id bigint", "last_id bigint"];
 
@@ -119,11 +122,27 @@ impl Session {
     /// Gives a load log of the first version the columns that it lacks.
     fn widen_load_log(&mut self) -> Result<(), TargetError> {
         let added: Vec<String> = ADDED.iter().map(|column| format!("ADD COLUMN {column}")).collect();
-        let sql = format!("ALTER TABLE {} {}", self.log, added.join(", "));
+        let index = if self.has_index()? { String::new() } else { format!("; {}", self.create_index()) };
+        let sql = format!("ALTER TABLE {} {}{index}", self.log, added.join(", "));
         // Where only the owner may, the owner needs to know what.
         self.client
             .batch_execute(&sql)
             .map_err(|error| TargetError::of(&error, &format!("widen the load log (`{sql}`)")))
+    }
+
+    /// IF NOT EXISTS came with PostgreSQL 9.5.
+    fn has_index(&mut self) -> Result<bool, TargetError> {
+        let (schema, _) = self.log_parts();
+        let found = self.client.query_opt(
+            "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = $1::text AND c.relname = $2::text",
+            &[&schema, &INDEX],
+        );
+        found.map(|row| row.is_some()).map_err(|error| TargetError::of(&error, "look for the load log"))
+    }
+
+    fn create_index(&self) -> String {
+        format!("CREATE INDEX {INDEX} ON {} (source, table_name)", self.log)
     }
 
     fn create_load_log(&mut self) -> Result<(), TargetError> {
@@ -137,7 +156,11 @@ impl Session {
         let schema =
             if has_schema { String::new() } else { format!("CREATE SCHEMA {};", crate::sql::ident(&schema)) };
         self.client
-            .batch_execute(&format!("BEGIN; {schema} CREATE TABLE {} {CREATE}; COMMIT", self.log))
+            .batch_execute(&format!(
+                "BEGIN; {schema} CREATE TABLE {} {CREATE}; {}; COMMIT",
+                self.log,
+                self.create_index()
+            ))
             .map_err(|error| {
                 // The simple protocol leaves the transaction open after an error.
                 drop(self.client.batch_execute("ROLLBACK"));

@@ -188,7 +188,9 @@ fn what_an_older_gpferry_moved_is_of_the_column_that_it_was_moved_by() {
     by(&case, "{ column: a, length: 12h }");
     case.gpferry(&["run", "--until", "2021-08-11"]).expect(0);
     // As an older version left both.
-    case.target.batch_execute("UPDATE gpferry.load_log SET measure = NULL").unwrap();
+    let old = "DROP INDEX gpferry.load_log_by_table; \
+               ALTER TABLE gpferry.load_log DROP COLUMN measure, DROP COLUMN first_id, DROP COLUMN last_id";
+    case.target.batch_execute(old).unwrap();
     let ledger = rusqlite::Connection::open(case.path("inventory.ledger.sqlite")).unwrap();
     ledger.execute_batch("UPDATE covered SET measure = ''; UPDATE unit SET measure = NULL").unwrap();
     drop(ledger);
@@ -200,6 +202,8 @@ fn what_an_older_gpferry_moved_is_of_the_column_that_it_was_moved_by() {
     by(&case, "{ column: b, length: 12h }");
     case.gpferry(&["run", "--until", "2021-08-11"]).expect(0);
     assert_eq!(case.count("SELECT count(*) FROM t"), 174);
+    let index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'load_log_by_table'";
+    assert_eq!(case.count(index), 1);
     by(&case, "none");
     case.gpferry(&["run"]).expect(0);
     assert_eq!(case.count("SELECT count(*) FROM t"), 281);
