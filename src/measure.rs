@@ -63,6 +63,17 @@ impl Measure {
         }
     }
 
+    /// Are the rows of the two never the same, so that neither needs to leave the other's out? A column's NULLs are
+    /// beside its values.
+    pub fn is_beside(&self, other: &Measure) -> bool {
+        match (self, other) {
+            (Measure::Null(column), Measure::By(_, by)) | (Measure::By(_, by), Measure::Null(column)) => {
+                column == by
+            }
+            (Measure::All | Measure::Null(_) | Measure::By(..), _) => false,
+        }
+    }
+
     /// The column, where there is one.
     pub fn column(&self) -> Option<&str> {
         match self {

@@ -93,6 +93,7 @@ pub(super) fn run(
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
+    ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         remains::sweep(&inventory, &plan, &run, ledger)?;
         if plan.units.is_empty() {

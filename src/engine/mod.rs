@@ -378,7 +378,12 @@ impl<'a> Book<'a> {
             .iter()
             .filter_map(|row| {
                 let named = read_id(&row.key.id)?;
-                let measure = row.measure.clone().unwrap_or_else(|| unit.rows.measure.clone());
+                // What was written without a measure was told apart by a time: by this one, unless there is another.
+                let others = &unit.rows.without;
+                let is_only =
+                    unit.rows.measure.is_time() && !others.iter().any(|other| other.measure.is_time());
+                let own = is_only.then(|| unit.rows.measure.clone());
+                let measure = row.measure.clone().or(own)?;
                 let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
                 let known =
                     Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };

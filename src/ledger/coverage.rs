@@ -3,15 +3,13 @@
 //! A unit's interval joins the others the moment the unit is noted as loaded, in the same transaction; so a plan over
 //! years of windows reads a handful of rows a table, and the units themselves may be pruned.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
 use super::{Ledger, LedgerError};
 use crate::interval::{Interval, merged};
 use crate::measure::{Loaded, Measure};
-use crate::plan::{Facts, IdColumn, Open, OpenState, SeenIds};
+use crate::plan::{Assumed, Facts, IdColumn, Open, OpenState, SeenIds};
 use crate::unit::read_id;
 
 /// A unit's interval as the ledger keeps it.
@@ -112,6 +110,43 @@ impl Ledger {
         };
         read(&mut facts).map_err(|error| self.error(error))?;
         Ok(facts)
+    }
+
+    /// Writes down by what windows were moved that an older gpferry kept without a measure: once it is known for this
+    /// run, another column is another one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn assume(&mut self, target_url: &str, assumed: &[Assumed]) -> Result<(), LedgerError> {
+        if assumed.is_empty() {
+            return Ok(());
+        }
+        let mut write = || {
+            let transaction = self.connection.transaction()?;
+            for Assumed { source, series, measure } in assumed {
+                let mut unmeasured = transaction.prepare_cached(
+                    "SELECT first, last, tag FROM covered
+                     WHERE target_url = ? AND source = ? AND series = ? AND measure = ''",
+                )?;
+                let found: Vec<(i64, i64, Option<String>)> = unmeasured
+                    .query_map([target_url, source, series], |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                    })?
+                    .collect::<Result<_, _>>()?;
+                transaction.execute(
+                    "DELETE FROM covered WHERE target_url = ? AND source = ? AND series = ? AND measure = ''",
+                    [target_url, source, series],
+                )?;
+                for (first, last, tag) in &found {
+                    let Some(interval) = Interval::new(*first, *last) else { continue };
+                    let (measure, tag) = (Some(measure), tag.as_deref());
+                    cover(&transaction, &Part { target_url, source, series, measure, tag, interval })?;
+                }
+            }
+            transaction.commit()
+        };
+        let written = write();
+        written.map_err(|error| self.error(error))
     }
 
     /// Was the load log of this target read into this ledger once, as a whole?
@@ -231,7 +266,7 @@ pub(super) struct Stretch {
 pub(super) fn cover_all(
     transaction: &Transaction<'_>,
     target_url: &str,
-    all: HashMap<Stretch, Vec<Interval<i64>>>,
+    all: Vec<(Stretch, Vec<Interval<i64>>)>,
 ) -> rusqlite::Result<()> {
     for (of, intervals) in all {
         for interval in merged(intervals) {

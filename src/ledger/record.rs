@@ -114,14 +114,20 @@ impl Ledger {
     fn take_over(&mut self, target_url: &str, some: &[Logged]) -> Result<(), LedgerError> {
         let mut write = || {
             let transaction = self.connection.transaction()?;
-            let mut covered: HashMap<Stretch, Vec<_>> = HashMap::new();
+            let mut covered: Vec<(Stretch, Vec<_>)> = Vec::new();
+            let mut places: HashMap<Stretch, usize> = HashMap::new();
             for logged in some {
                 let Some(named) = read_id(&logged.key.id) else { continue };
                 write_logged(&transaction, target_url, logged, &named)?;
                 let whole = named.extent.is_whole().then_some(Measure::All);
                 let (source, measure) = (logged.key.source.clone(), logged.measure.clone().or(whole));
                 let stretch = Stretch { source, series: named.series, measure, tag: named.tag };
-                covered.entry(stretch).or_default().push(named.extent.numbers_loaded(logged.loaded_at));
+                // In the order of the load log: what has no measure takes the first one after it.
+                let place = *places.entry(stretch.clone()).or_insert(covered.len());
+                if place == covered.len() {
+                    covered.push((stretch, Vec::new()));
+                }
+                covered[place].1.push(named.extent.numbers_loaded(logged.loaded_at));
             }
             cover_all(&transaction, target_url, covered)?;
             transaction.commit()

@@ -7,7 +7,7 @@ use super::*;
 use crate::gzip::Trailer;
 use crate::inventory;
 use crate::names::TableName;
-use crate::plan::{Catalog, Facts, OpenState, Selection, Series, plan};
+use crate::plan::{Assumed, Catalog, Facts, OpenState, Selection, Series, plan};
 use crate::unit::Unit;
 
 /// Units of three windows of one table.
@@ -217,6 +217,8 @@ fn an_older_ledger_is_brought_to_this_version() {
     )
     .unwrap();
     drop(old);
+    let other = directory.path().join("other.sqlite");
+    std::fs::copy(&path, &other).unwrap();
     let mut ledger = Ledger::open(&path).unwrap();
     let before = series(&ledger, "u");
     assert_eq!((before.unmeasured.len(), before.loaded.len(), before.open.len()), (1, 0, 1));
@@ -225,11 +227,51 @@ fn an_older_ledger_is_brought_to_this_version() {
     let tallied = tables(&ledger).iter().map(|one| (one.table.clone(), one.loaded)).collect::<Vec<_>>();
     assert_eq!(tallied, [("a.t".to_owned(), 2), ("a.w".to_owned(), 1)]);
     assert_eq!(tables(&ledger)[0].watermark.as_deref(), Some("2021-08-12T00:00:00"));
-    // What nobody wrote down is what the next unit says.
+    // What nobody wrote down is what the first run takes it for, or the next unit says.
+    let mut taken = Ledger::open(&other).unwrap();
+    let measure: crate::measure::Measure = "time:b".parse().unwrap();
+    let assumed = Assumed { source: "s".into(), series: "db^a^t".into(), measure: measure.clone() };
+    taken.assume("u", &[assumed]).unwrap();
+    let taken = series(&taken, "u");
+    assert_eq!((taken.unmeasured.len(), &taken.loaded[0].measure), (0, &measure));
     ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units()[2], &record(State::Loaded))]).unwrap();
     let after = series(&ledger, "u");
     assert_eq!((after.unmeasured.len(), after.loaded[0].intervals.len(), after.open.len()), (0, 1, 0));
     assert_eq!(after.loaded[0].measure.to_string(), "time:c");
+}
+
+#[test]
+fn what_an_older_load_log_did_not_measure_is_of_the_first_column_after_it() {
+    let (_keep, mut ledger) = ledger();
+    let now = Timestamp::UNIX_EPOCH;
+    let row = |hours: &str, measure: Option<&str>| Logged {
+        key: UnitKey { source: "s".into(), id: format!("db^a^t^{hours}") },
+        job: "j".into(),
+        target: "a.t".into(),
+        measure: measure.map(|measure| measure.parse().unwrap()),
+        rows: 7,
+        loaded_at: now,
+        run: "r".into(),
+    };
+    let log = [
+        row("20210810000000^20210810040000", None),
+        row("20210810040000^20210810080000", Some("time:c")),
+        row("20210810000000^20210810080000^c1", Some("time:d")),
+        row("20210810080000^20210810120000^c2", Some("time:e")),
+    ];
+    let taken = ledger.catch_up("u", now, |take| -> Result<(), LedgerError> {
+        log.into_iter().for_each(take);
+        Ok(())
+    });
+    assert_eq!(taken.unwrap(), 4);
+    let series = series(&ledger, "u");
+    assert!(series.unmeasured.is_empty());
+    let lengths: Vec<i64> = series
+        .loaded
+        .iter()
+        .map(|loaded| loaded.intervals.iter().map(|one| one.end() - one.start()).sum::<i64>() / 3_600_000_000)
+        .collect();
+    assert_eq!(lengths, [8, 8, 4], "{:?}", series.loaded);
 }
 
 #[test]

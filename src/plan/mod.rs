@@ -11,6 +11,7 @@ use jiff::civil::DateTime;
 use serde::Serialize;
 
 use crate::inventory::{Cut, Inventory, Job, Pattern, Source, TableEntry, TableSelector, WindowRule};
+use crate::measure::Measure;
 use crate::names::TableName;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
@@ -58,12 +59,25 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// Units that were begun under other bounds and are moved under new ones now: nothing is left to do for them.
     pub replaced: Vec<UnitKey>,
+    /// By what tables are taken to have been moved whose windows an older gpferry kept without a measure.
+    pub assumed: Vec<Assumed>,
+}
+
+/// The measure of windows that were kept without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assumed {
+    /// The source's name.
+    pub source: String,
+    /// The series.
+    pub series: String,
+    /// What it was, as nothing else is known: what the inventory says.
+    pub measure: Measure,
 }
 
 impl Plan {
     /// Is something left alone that should have been moved? Then not all is well, though nothing failed now.
     pub fn leaves_something(&self) -> bool {
-        let undone = [Why::GivenUp, Why::MovedWhole, Why::NotListed];
+        let undone = [Why::GivenUp, Why::MovedWhole, Why::Unmeasured, Why::NotListed];
         self.skipped.iter().any(|skipped| undone.contains(&skipped.why))
     }
 }
@@ -147,6 +161,8 @@ pub enum Why {
     NotByTime,
     /// It was moved whole before, so nobody can tell which of its windows are there.
     MovedWhole,
+    /// An older gpferry moved windows of it and did not write down by which column.
+    Unmeasured,
     /// The source could not be asked for its tables, or for the ids in this one.
     NotListed,
     /// No table of the source's catalog matches the glob.
@@ -175,6 +191,10 @@ impl Why {
             Why::MovedWhole => {
                 "moved whole before, so nobody can tell which windows are in the target; write `window: none` again, \
                  or move it to another target"
+            }
+            Why::Unmeasured => {
+                "an older gpferry moved windows of it and did not write down by which column; write that one again \
+                 for one run"
             }
             Why::NotListed => "its source could not be asked for it",
             Why::NoMatch => "no table of the source matches",

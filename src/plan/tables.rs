@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::facts::{Facts, IdColumn, Open, OpenState, Series};
-use super::{Change, Note, Plan, Selection, Skipped, Why};
+use super::{Assumed, Change, Note, Plan, Selection, Skipped, Why};
 use crate::interval::{Grid, Interval, merged};
 use crate::inventory::{Cut, Job, NullWindow, Source, TableEntry, WindowBy, WindowRule};
 use crate::measure::{Loaded, Measure};
@@ -88,6 +88,14 @@ impl<'a, 'p> Tables<'a, 'p> {
             self.unknown.push(table.to_string());
         }
         let mut piece = Piece { entry, table, series, known: known.unwrap_or(&nothing) };
+        if !piece.known.unmeasured.is_empty() {
+            match &entry.window {
+                WindowRule::By(by) if by.measure().is_time() => self.assume(&piece, by.measure()),
+                WindowRule::By(_) | WindowRule::None { .. } => {
+                    return self.skip(&piece.table.to_string(), 0, Why::Unmeasured);
+                }
+            }
+        }
         match &entry.window {
             WindowRule::None { every } => match (every, piece.known.moved_whole_at()) {
                 (Some(every), Some(last)) => self.add_again(&piece, *every, last),
@@ -107,6 +115,11 @@ impl<'a, 'p> Tables<'a, 'p> {
                 }
             }
         }
+    }
+
+    fn assume(&mut self, piece: &Piece<'_>, measure: Measure) {
+        let (source, series) = (self.ground.source.name.clone(), piece.series.clone());
+        self.plan.assumed.push(Assumed { source, series, measure });
     }
 
     /// A unit that is there or not: the whole table, or the rows without a time.
@@ -152,9 +165,14 @@ impl<'a, 'p> Tables<'a, 'p> {
         let loaded = piece.loaded(&measure);
         let gaps = due.range.map(|range| range.without(&loaded)).unwrap_or_default();
         let open: Vec<&Open> = piece.known.open.iter().filter(|open| open.is_by(&measure)).collect();
-        // A file that waits on the mount keeps its bounds; what lies beside it is cut anew.
+        // A file that waits on the mount keeps its bounds; what lies beside it is cut anew. Under a plain id, where
+        // units of another column have taken those by now, it may stand for the rows of one of them: not that one.
+        let is_own =
+            |open: &Open| unit_id(&rows.series, &extent(is_ids, open.extent), rows.tag.as_deref()) == open.id;
         let waiting: Vec<&Open> = disjoint(open.iter().copied().filter(|open| {
-            open.state == OpenState::Exported && gaps.iter().any(|gap| gap.holds(&open.extent))
+            open.state == OpenState::Exported
+                && is_own(open)
+                && gaps.iter().any(|gap| gap.holds(&open.extent))
         }));
         let mut cells: Vec<Cell> = waiting.iter().map(|open| Cell::waiting(open, is_ids)).collect();
         let taken = merged(waiting.iter().map(|open| open.extent).collect());
@@ -346,7 +364,7 @@ impl Piece<'_> {
             .loaded
             .iter()
             .filter(|other| other.measure != *measure && other.measure != Measure::All)
-            .filter(|other| !other.intervals.is_empty() && !is_beside(&other.measure, measure))
+            .filter(|other| !other.intervals.is_empty() && !other.measure.is_beside(measure))
             .cloned()
             .collect();
         let rival = |other: &&Loaded| {
@@ -356,16 +374,5 @@ impl Piece<'_> {
         let own = self.known.loaded_by(measure).map(|loaded| loaded.tag.clone());
         let tag = own.unwrap_or_else(|| self.known.loaded.iter().find(rival).map(|_| tag(measure)));
         Rows { series: self.series.clone(), measure: measure.clone(), tag, without: others }
-    }
-}
-
-/// Are the rows of the two measures never the same, so that neither needs to leave the other's out? A column's NULLs
-/// are beside its values.
-fn is_beside(one: &Measure, other: &Measure) -> bool {
-    match (one, other) {
-        (Measure::Null(column), Measure::By(_, by)) | (Measure::By(_, by), Measure::Null(column)) => {
-            column == by
-        }
-        (Measure::All | Measure::Null(_) | Measure::By(..), _) => false,
     }
 }

@@ -304,6 +304,36 @@ fn another_column_moves_everything_but_what_the_first_one_moved() {
 }
 
 #[test]
+fn windows_that_nobody_measured_are_those_of_the_column_of_now_and_of_nothing_else() {
+    let now = at("2021-08-10T00:00:00Z");
+    let first = plan_with(&inventory(WINDOWED), &Facts::default(), now).units;
+    let mut facts = Facts::default();
+    facts.series_mut("s", "db^a^t").unmeasured.push(first[0].extent.numbers());
+    let same = plan_with(&inventory(WINDOWED), &facts, now);
+    assert!(same.units.is_empty() && same.assumed[0].measure.to_string() == "time:c");
+    let whole = "  j: { source: s, tables: [ { table: a.t, window: none } ] }\n";
+    for other in [whole, BY_ID] {
+        let plan = plan_with(&inventory(other), &facts, now);
+        assert_eq!((plan.units.len(), plan.skipped[0].why), (0, Why::Unmeasured));
+        assert!(plan.leaves_something() && plan.assumed.is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_waits_by_the_first_column_gives_its_id_up_to_the_second() {
+    let now = at("2021-08-10T04:00:00Z");
+    let first = plan_with(&inventory(WINDOWED), &Facts::default(), now).units;
+    let other = inventory(&WINDOWED.replace("column: c", "column: d"));
+    let mut facts = Facts::default();
+    begun(&mut facts, &first[1], OpenState::Exported, 0);
+    loaded(&mut facts, &plan_with(&other, &Facts::default(), now).units[..1]);
+    let back = plan_with(&inventory(WINDOWED), &facts, now);
+    assert!(back.units.len() == 2 && back.units.iter().all(|unit| unit.key.id.contains("^c")));
+    assert_eq!(back.replaced, [first[1].key.clone()]);
+    assert!(!back.units[1].waits);
+}
+
+#[test]
 fn a_table_that_was_moved_whole_is_not_moved_by_windows() {
     let whole = inventory("  j: { source: s, tables: [ { table: a.t, window: none } ] }\n");
     let now = at("2021-08-10T00:00:00Z");

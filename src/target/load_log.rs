@@ -100,6 +100,9 @@ const CREATE: &str = "(source text NOT NULL, unit text NOT NULL, job text NOT NU
      digest text NOT NULL, run text NOT NULL, loaded_at timestamp with time zone NOT NULL DEFAULT now(), \
      measure text, first_id bigint, last_id bigint, rows_updated bigint, rows_left bigint, PRIMARY KEY (source, unit))";
 
+/// What finds the units of one table: a load looks for overlaps among them, and a load log grows for years.
+const INDEX: &str = "load_log_by_table";
+
 /// Columns that earlier versions of the table did not have.
 const ADDED: &[&str] =
     &["measure text", "first_id bigint", "last_id bigint", "rows_updated bigint", "rows_left bigint"];
@@ -157,9 +160,27 @@ impl Session {
     /// Gives a load log of an earlier version the columns that it lacks.
     fn widen_load_log(&mut self, added: &[&str]) -> Result<(), TargetError> {
         let added: Vec<String> = added.iter().map(|column| format!("ADD COLUMN {column}")).collect();
+        let index = if self.has_index()? { String::new() } else { format!("; {}", self.create_index()) };
+        let sql = format!("ALTER TABLE {} {}{index}", self.log, added.join(", "));
+        // Where only the owner may, the owner needs to know what.
         self.client
-            .batch_execute(&format!("ALTER TABLE {} {}", self.log, added.join(", ")))
-            .map_err(|error| TargetError::of(&error, "widen the load log"))
+            .batch_execute(&sql)
+            .map_err(|error| TargetError::of(&error, &format!("widen the load log (`{sql}`)")))
+    }
+
+    /// IF NOT EXISTS came with PostgreSQL 9.5.
+    fn has_index(&mut self) -> Result<bool, TargetError> {
+        let (schema, _) = self.log_parts();
+        let found = self.client.query_opt(
+            "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = $1::text AND c.relname = $2::text",
+            &[&schema, &INDEX],
+        );
+        found.map(|row| row.is_some()).map_err(|error| TargetError::of(&error, "look for the load log"))
+    }
+
+    fn create_index(&self) -> String {
+        format!("CREATE INDEX {INDEX} ON {} (source, table_name)", self.log)
     }
 
     fn create_load_log(&mut self) -> Result<(), TargetError> {
@@ -173,7 +194,11 @@ impl Session {
         let schema =
             if has_schema { String::new() } else { format!("CREATE SCHEMA {};", crate::sql::ident(&schema)) };
         self.client
-            .batch_execute(&format!("BEGIN; {schema} CREATE TABLE {} {CREATE}; COMMIT", self.log))
+            .batch_execute(&format!(
+                "BEGIN; {schema} CREATE TABLE {} {CREATE}; {}; COMMIT",
+                self.log,
+                self.create_index()
+            ))
             .map_err(|error| {
                 // The simple protocol leaves the transaction open after an error.
                 drop(self.client.batch_execute("ROLLBACK"));
@@ -208,7 +233,8 @@ impl Session {
         Ok(rows.iter().map(log_row).map(|row| (row.key.clone(), row)).collect())
     }
 
-    /// Reads the load log, whole, row by row: for a ledger that never saw it. False where there is none.
+    /// Reads the load log, whole, row by row, as it was written: for a ledger that never saw it. False where there is
+    /// none.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -220,7 +246,8 @@ impl Session {
         }
         let measure = if columns.iter().any(|column| column == "measure") { "measure" } else { "NULL::text" };
         let sql = format!(
-            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {}",
+            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {} \
+             ORDER BY loaded_at",
             self.log
         );
         let nothing: [&str; 0] = [];
@@ -305,38 +332,6 @@ impl Session {
             }),
         }
     }
-
-    /// Units in the load log, of the same source and target table, whose rows are among those of this unit: of the
-    /// same series and measure, and overlapping it.
-    ///
-    /// # Errors
-    /// [`TargetError`].
-    pub fn overlapping(&mut self, unit: &Unit) -> Result<Vec<LogRow>, TargetError> {
-        let (overlaps, bounds) = match unit.extent {
-            // They are one unit, with one id.
-            Extent::Whole | Extent::Repeated(_) | Extent::Nulls => return Ok(Vec::new()),
-            Extent::Times(window) => (
-                "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
-                (window.start().to_string(), window.end().to_string()),
-            ),
-            Extent::Ids(ids) => (
-                "first_id < $5::text::bigint AND last_id > $4::text::bigint",
-                (ids.start().to_string(), ids.end().to_string()),
-            ),
-        };
-        let sql = format!(
-            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
-             WHERE source = $1 AND table_name = $2 AND unit <> $3 AND {overlaps}",
-            self.log
-        );
-        let statement = self.prepared(&sql)?;
-        let table = unit.target.to_string();
-        let rows = self
-            .client
-            .query(&statement, &[&unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
-            .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
-        Ok(rows.iter().map(log_row).filter(|row| row.is_of(&unit.rows)).collect())
-    }
 }
 
 impl Session {
@@ -374,7 +369,7 @@ impl LogRow {
     }
 }
 
-fn log_row(row: &postgres::Row) -> LogRow {
+pub(super) fn log_row(row: &postgres::Row) -> LogRow {
     LogRow {
         key: UnitKey { source: row.get(0), id: row.get(1) },
         job: row.get(2),

@@ -17,6 +17,7 @@ mod error;
 mod facts;
 mod load_log;
 pub mod modes;
+mod overlaps;
 mod passfile;
 mod prune;
 pub mod ready;

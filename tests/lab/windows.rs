@@ -152,6 +152,87 @@ fn a_file_that_waits_is_exported_anew_when_more_of_its_rows_are_loaded_by_now() 
 }
 
 #[test]
+fn a_ledger_that_lags_behind_moves_nothing_twice_whatever_the_window_is_now() {
+    let windows = [
+        ("{ column: b, length: 12h }", true),
+        ("{ column: n, type: id, step: 50, lag: 0s }", true),
+        ("none", true),
+        // Nobody can tell which windows of a table that was moved whole are there: it is left alone.
+        ("whole, then by windows", false),
+    ];
+    for (window, mends) in windows {
+        let mut case = Case::new("lags");
+        case.both("CREATE TABLE t (a timestamp, b timestamp, n int)");
+        case.source
+            .batch_execute(
+                "INSERT INTO t SELECT '2021-08-10'::timestamp + i * interval '10 min', \
+                 '2021-08-10 05:00'::timestamp + i * interval '10 min', i FROM generate_series(0, 150) i",
+            )
+            .unwrap();
+        let by = |case: &Case, window: &str| {
+            let table = format!("{{ table: public.t, window: {window} }}");
+            case.inventory_with("", "    from: 2021-08-10\n    until: 2021-08-13\n", &[&table]);
+        };
+        let a = "{ column: a, length: 12h }";
+        by(&case, if mends { a } else { "none" });
+        let first: &[&str] = if mends { &["run", "--until", "2021-08-11"] } else { &["run"] };
+        case.gpferry(first).expect(0);
+        let loaded = case.count("SELECT count(*) FROM t");
+        // As a process leaves it that died between COMMIT and the note of it.
+        let ledger = rusqlite::Connection::open(case.path("inventory.ledger.sqlite")).unwrap();
+        ledger
+            .execute_batch("UPDATE unit SET state = 'loading', exported = NULL; DELETE FROM covered")
+            .unwrap();
+        drop(ledger);
+        by(&case, if mends { window } else { a });
+        case.gpferry(&["run"]).expect(3).says("it overlaps what is loaded already");
+        assert!(case.count("SELECT count(*) FROM t") >= loaded, "{window}");
+        case.gpferry(&["run"]).expect(if mends { 0 } else { 3 });
+        assert_eq!(case.count("SELECT count(*) FROM t"), 151, "{window}");
+        assert_eq!(case.count("SELECT count(DISTINCT n) FROM t"), 151, "{window}");
+    }
+}
+
+#[test]
+fn what_an_older_gpferry_moved_is_of_the_column_that_it_was_moved_by() {
+    let mut case = Case::new("unmeasured");
+    case.both("CREATE TABLE t (a timestamp, b timestamp, n int)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT '2021-08-10'::timestamp + i * interval '10 min', \
+             '2021-08-09 19:00'::timestamp + i * interval '10 min', i FROM generate_series(0, 280) i",
+        )
+        .unwrap();
+    let by = |case: &Case, window: &str| {
+        let table = format!("{{ table: public.t, window: {window} }}");
+        case.inventory_with("", "    from: 2021-08-09\n    until: 2021-08-13\n", &[&table]);
+    };
+    by(&case, "{ column: a, length: 12h }");
+    case.gpferry(&["run", "--until", "2021-08-11"]).expect(0);
+    // As an older version left both.
+    let old = "DROP INDEX gpferry.load_log_by_table; \
+               ALTER TABLE gpferry.load_log DROP COLUMN measure, DROP COLUMN first_id, DROP COLUMN last_id";
+    case.target.batch_execute(old).unwrap();
+    let ledger = rusqlite::Connection::open(case.path("inventory.ledger.sqlite")).unwrap();
+    ledger.execute_batch("UPDATE covered SET measure = ''; UPDATE unit SET measure = NULL").unwrap();
+    drop(ledger);
+    by(&case, "{ column: n, type: id, step: 100, lag: 0s }");
+    case.gpferry(&["run"]).expect(3).says("did not write down by which column");
+    // Nothing is due: the run says by which column it was, all the same.
+    by(&case, "{ column: a, length: 12h }");
+    case.gpferry(&["run", "--until", "2021-08-11"]).expect(0).says("0 of 0 units");
+    by(&case, "{ column: b, length: 12h }");
+    case.gpferry(&["run", "--until", "2021-08-11"]).expect(0);
+    assert_eq!(case.count("SELECT count(*) FROM t"), 174);
+    let index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'load_log_by_table'";
+    assert_eq!(case.count(index), 1);
+    by(&case, "none");
+    case.gpferry(&["run"]).expect(0);
+    assert_eq!(case.count("SELECT count(*) FROM t"), 281);
+    assert_eq!(case.count("SELECT count(DISTINCT n) FROM t"), 281);
+}
+
+#[test]
 fn a_window_that_keeps_failing_is_given_up_and_the_others_go_on() {
     let mut case = Case::new("given_up");
     case.both("CREATE TABLE t (at timestamp, v int)");
