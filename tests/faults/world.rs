@@ -15,7 +15,7 @@ use crate::support::{Case, Lab, Side, lab_with};
 /// A table, its columns, and its rows.
 type Table = (&'static str, &'static str, &'static str);
 
-/// None has a key: what is loaded twice is there twice. Every row is another.
+/// Only the one that is merged has a key: what is loaded twice is there twice. Every row is another.
 const TABLES: [Table; 5] = [
     (
         "w",
@@ -164,8 +164,8 @@ impl World {
              \x20     - {{ table: public.w, window: {{ column: at, length: 6h }} }}\n\
              \x20     - {{ table: public.big, window: none }}\n{}\
              \x20 jb:\n    source: t\n    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n    tables:\n\
-             \x20     - {{ table: public.late, window: {{ column: at, length: 4h }} }}\n\
-             \x20     - {{ table: public.other, window: none }}\n      - {{ table: public.keyed, window: none }}\n{}",
+             \x20     - {{ table: public.late, window: {{ column: at, length: 4h }}, load: {{ mode: replace }} }}\n\
+             \x20     - {{ table: public.other, window: none }}\n      - {{ table: public.keyed, window: none, load: {{ mode: merge }} }}\n{}",
             self.case.mount().display(),
             lab.get("LAB_TARGET_USER"),
             source("s", "a", lab.get("LAB_MOUNT_A")),

@@ -217,7 +217,7 @@ fn a_preflight_that_is_killed_leaves_nothing_either() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("the runner's nonce file and directory are gone", Duration::from_secs(10), || !own.exists());
+    wait_for("the runner's nonce file and directory are gone", Duration::from_secs(30), || !own.exists());
 }
 
 #[test]
