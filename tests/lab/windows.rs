@@ -228,6 +228,7 @@ fn a_window_that_keeps_failing_is_given_up_and_the_others_go_on() {
     let left = "failed in as many runs as `retries` allows";
     case.gpferry(&["run"]).expect(3).says("0 of 0 units").says(left);
     case.gpferry(&["plan"]).expect(0).says("0 units to move").says(left);
+    case.gpferry(&["plan", "--retry-failed"]).expect(0).says("1 unit to move");
     case.gpferry(&["run", "--retry-failed"]).expect(3).says("0 of 1 unit loaded");
     case.target.batch_execute("ALTER TABLE t DROP CONSTRAINT no_five").unwrap();
     case.gpferry(&["run"]).expect(3).says(left);
