@@ -208,6 +208,19 @@ fn what_an_older_gpferry_moved_is_of_the_column_that_it_was_moved_by() {
     case.gpferry(&["run"]).expect(0);
     assert_eq!(case.count("SELECT count(*) FROM t"), 281);
     assert_eq!(case.count("SELECT count(DISTINCT n) FROM t"), 281);
+    case.both("CREATE TABLE u (a timestamp, b timestamp)");
+    let by = |case: &Case, column: &str| {
+        let table = format!("{{ table: public.u, window: {{ column: {column} }} }}");
+        case.inventory_with("", "    from: 2021-08-09\n    until: 2021-08-10\n", &[&table]);
+    };
+    by(&case, "a");
+    case.gpferry(&["run"]).expect(0);
+    case.both("ALTER TABLE u RENAME a TO c");
+    by(&case, "b");
+    case.gpferry(&["run"])
+        .expect(3)
+        .says("moved by the column \"a\" before")
+        .says("give the table that column back");
 }
 
 #[test]
