@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use globset::Glob;
-use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use crate::exit::Exit;
+use crate::inventory;
 
 /// Moves tables, window by window, from database clusters that are reached only by SSH into Greenplum.
 #[derive(Debug, Parser)]
@@ -137,13 +138,16 @@ pub struct Select {
     pub narrow: Narrow,
     /// Start of the first window, instead of the job's `from`
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub from: Option<DateTime>,
+    pub from: Option<String>,
     /// Final end, instead of the job's `until`
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub until: Option<DateTime>,
+    pub until: Option<String>,
     /// At most so many units
     #[arg(long, value_name = "N")]
     pub max_units: Option<usize>,
+    /// Also try again what failed in as many runs as `retries` allows
+    #[arg(long)]
+    pub retry_failed: bool,
 }
 
 /// Which units are moved, and how the run begins.
@@ -152,9 +156,6 @@ pub struct Moves {
     #[command(flatten)]
     /// Which units.
     pub select: Select,
-    /// Also try again what failed in as many runs as `retries` allows
-    #[arg(long)]
-    pub retry_failed: bool,
     /// Show the first keys that collide; they are values out of the tables
     #[arg(long)]
     pub show_keys: bool,
@@ -301,9 +302,10 @@ fn glob(text: &str) -> Result<Glob, String> {
     Glob::new(text).map_err(|error| error.to_string())
 }
 
-fn time(text: &str) -> Result<DateTime, String> {
-    text.parse()
-        .map_err(|_| "not a time like `2021-08-10 00:00:00`, `2021-08-10T00:00` or `2021-08-10`".into())
+/// Checks the form only: which time one with an offset is, the inventory's zone says.
+fn time(text: &str) -> Result<String, String> {
+    let error = "not a time like `2021-08-10 00:00:00`, `2021-08-10T00:00`, `2021-08-10`, or `2021-08-10T00:00+08:00`";
+    inventory::moment(text, &TimeZone::UTC).map(|_| text.to_owned()).ok_or_else(|| error.into())
 }
 
 fn exit_codes() -> String {

@@ -10,7 +10,7 @@ use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
 use crate::engine::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
@@ -120,7 +120,10 @@ fn catalog(
 /// What an operator narrowed the command to, checked against the inventory.
 fn selection(inventory: &Inventory, select: &Select) -> Result<Selection, Failure> {
     check_names(inventory, &select.narrow)?;
-    if let (Some(from), Some(until)) = (select.from, select.until)
+    // The form was looked at when the command line was read.
+    let moment = |text: &Option<String>| inventory::moment(text.as_deref()?, &inventory.timezone);
+    let (from, until) = (moment(&select.from), moment(&select.until));
+    if let (Some(from), Some(until)) = (from, until)
         && from >= until
     {
         let what = format!("--from {from} is not before --until {until}");
@@ -130,10 +133,10 @@ fn selection(inventory: &Inventory, select: &Select) -> Result<Selection, Failur
         jobs: select.narrow.job.clone(),
         tables: select.narrow.table.clone(),
         sources: select.narrow.source.clone(),
-        from: select.from,
-        until: select.until,
+        from,
+        until,
         max_units: select.max_units,
-        retry_failed: false,
+        retry_failed: select.retry_failed,
     })
 }
 

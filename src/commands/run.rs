@@ -57,11 +57,8 @@ pub(super) fn run(
         refuse(&inventory, halves != Halves::Load)?;
     }
     let mut facts = facts::of_run(&mut ledger, &inventory, &target, started_at)?;
-    let wanted = Selection {
-        max_units: if halves == Halves::Load { None } else { selection.max_units },
-        retry_failed: moves.retry_failed,
-        ..selection
-    };
+    let wanted =
+        Selection { max_units: if halves == Halves::Load { None } else { selection.max_units }, ..selection };
     let looked = look(&inventory, &wanted, &mut facts, &pool, &stop, started_at);
     for one in &looked.ids {
         if let Some(seen) = facts.ids.get(&one.column).and_then(|seen| seen.last()) {

@@ -267,9 +267,8 @@ fn order<'a>(
         .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
-    let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone).map_err(|error| {
-        UnitFailure::new(Stage::Check, &error, "correct `window` for this table in the inventory")
-    })?;
+    let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone)
+        .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let file = match inventory.source(&unit.key.source) {
         Some(source) => argv::file(source, unit, today)?,
         None => unit.relative_path(today),

@@ -30,10 +30,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
 pub use catalog::{Answer, CatalogQuery, Fetched, Finding, JobCatalog};
 pub use draft::{Draft, Import};
 pub use fault::{Fault, InventoryError, Place};
 pub use model::*;
+
+/// The civil time, in `zone`, that a text means: `2021-08-10`, `2021-08-10 00:00:00`, also with an offset or `Z`. At most
+/// microseconds. `None` for anything else.
+pub fn moment(text: &str, zone: &TimeZone) -> Option<DateTime> {
+    scalars::moment(text, zone)
+}
 
 /// Reads an inventory from a file. Nobody is asked: jobs of its catalogs are not in it.
 ///

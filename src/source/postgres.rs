@@ -57,6 +57,16 @@ pub enum QueryError {
         /// The table.
         table: String,
     },
+    /// A column by which rows were moved before is gone, so nobody can tell which those were.
+    #[error(
+        "rows of {table} were moved by the column \"{column}\" before, which is not there any more: they cannot be left out"
+    )]
+    ColumnGone {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+    },
     /// The window column's type has no order of time that we know.
     #[error("the window column \"{column}\" of {table} has type {type_name}; {needs}")]
     WindowType {
@@ -77,6 +87,21 @@ pub enum QueryError {
     /// A window bound does not exist in the inventory's zone.
     #[error("{0} is not a time in the inventory's zone")]
     NoSuchTime(String),
+}
+
+impl QueryError {
+    /// What to try.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::ColumnGone { .. } => {
+                "give the table that column back under that name, or move all of it to another `target:`"
+            }
+            Self::NoWindowColumn { .. }
+            | Self::WindowType { .. }
+            | Self::WithinADay(_)
+            | Self::NoSuchTime(_) => "correct `window` for this table in the inventory",
+        }
+    }
 }
 
 /// Asks what the server is.
@@ -215,7 +240,11 @@ pub fn conditions(
     for loaded in &unit.rows.without {
         for interval in &loaded.intervals {
             // NULL in that column means that the row is in no interval of it.
-            conditions.push(format!("({}) IS NOT TRUE", bounds.within(&loaded.measure, *interval)?));
+            let within = bounds.within(&loaded.measure, *interval).map_err(|error| match error {
+                QueryError::NoWindowColumn { column, table } => QueryError::ColumnGone { column, table },
+                other => other,
+            })?;
+            conditions.push(format!("({within}) IS NOT TRUE"));
         }
     }
     conditions.extend(unit.entry.filter.as_ref().map(ToString::to_string));

@@ -85,6 +85,19 @@ fn a_plan_needs_no_server_and_shows_half_open_windows() {
 }
 
 #[test]
+fn an_offset_of_a_time_is_not_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("inventory.yml"), INVENTORY).unwrap();
+    for from in
+        ["2021-08-10 16:00", "2021-08-10T08:00Z", "2021-08-10 10:00:00+02", "2021-08-10T08:00:00-00:00"]
+    {
+        let output = gpferry_in(directory.path(), &["plan", "--table", "sor.*", "--from", from]);
+        let said = text(&output.stdout);
+        assert!(said.contains("1 unit to move") && said.contains("^20210810160000^"), "{from}: {said}");
+    }
+}
+
+#[test]
 fn an_invalid_inventory_is_exit_code_10_with_every_fault() {
     let directory = tempfile::tempdir().unwrap();
     let broken = INVENTORY.replace("mount:", "moutn:").replace("length: 8h", "length: soon");
@@ -106,7 +119,10 @@ fn usage_is_exit_code_2() {
         &["plan", "--job", "nosuch"],
         &["plan", "--source", "nosuch"],
         &["plan", "--from", "tomorrow"],
+        &["plan", "--from", "2021-08-10T08:00[Asia/Shanghai]"],
+        &["plan", "--from", "2021-08-10 00:00:00.1234567"],
         &["plan", "--from", "2021-08-12", "--until", "2021-08-11"],
+        &["plan", "--from", "2021-08-10T08:00Z", "--until", "2021-08-10T16:00"],
         &["status"],
     ] {
         let output = gpferry_in(directory.path(), args);

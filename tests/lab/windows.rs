@@ -230,6 +230,19 @@ fn what_an_older_gpferry_moved_is_of_the_column_that_it_was_moved_by() {
     case.gpferry(&["run"]).expect(0);
     assert_eq!(case.count("SELECT count(*) FROM t"), 281);
     assert_eq!(case.count("SELECT count(DISTINCT n) FROM t"), 281);
+    case.both("CREATE TABLE u (a timestamp, b timestamp)");
+    let by = |case: &Case, column: &str| {
+        let table = format!("{{ table: public.u, window: {{ column: {column} }} }}");
+        case.inventory_with("", "    from: 2021-08-09\n    until: 2021-08-10\n", &[&table]);
+    };
+    by(&case, "a");
+    case.gpferry(&["run"]).expect(0);
+    case.both("ALTER TABLE u RENAME a TO c");
+    by(&case, "b");
+    case.gpferry(&["run"])
+        .expect(3)
+        .says("moved by the column \"a\" before")
+        .says("give the table that column back");
 }
 
 #[test]
@@ -250,6 +263,7 @@ fn a_window_that_keeps_failing_is_given_up_and_the_others_go_on() {
     let left = "failed in as many runs as `retries` allows";
     case.gpferry(&["run"]).expect(3).says("0 of 0 units").says(left);
     case.gpferry(&["plan"]).expect(0).says("0 units to move").says(left);
+    case.gpferry(&["plan", "--retry-failed"]).expect(0).says("1 unit to move");
     case.gpferry(&["run", "--retry-failed"]).expect(3).says("0 of 1 unit loaded");
     case.target.batch_execute("ALTER TABLE t DROP CONSTRAINT no_five").unwrap();
     case.gpferry(&["run"]).expect(3).says(left);
