@@ -273,7 +273,7 @@ cat >>inventory.yml <<YAML
 YAML
 type_in 0 'tail -n 4 inventory.yml'
 type_in 0 "psql -d \"\$DWH\" -c \"INSERT INTO mes.lot VALUES (500, 'by hand')\""
-type_in 3 'gpferry run --job lots'
+type_in 3 'gpferry run --job lots --show-keys'
 said 'FAILED in load: fab2:fab2^mes^lot^all'
 said 'lot_pkey'
 said '500'

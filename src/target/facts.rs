@@ -75,6 +75,11 @@ impl Facts {
         self.version >= if self.distributes() { 120_000 } else { 90_300 }
     }
 
+    /// Does the server compile queries that look costly? For a handful of joins that takes longer than it saves.
+    pub(super) fn compiles(&self) -> bool {
+        self.version >= 110_000
+    }
+
     /// Are there collations per column?
     pub(super) fn has_collations(&self) -> bool {
         self.version >= 90_100

@@ -128,6 +128,17 @@ impl Session {
         writer.finish().map_err(|error| TargetError::of(&error, "take the rows"))
     }
 
+    /// Lets the sorting of keys use memory until the end of the transaction: with the server's default a million keys go
+    /// to disk several times. Greenplum has limits of its own, which stay.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn ease_sorting(&mut self) -> Result<(), TargetError> {
+        let jit = if self.facts.compiles() { "; SET LOCAL jit = off" } else { "" };
+        let memory = if self.facts.distributes() { "" } else { "SET LOCAL work_mem = '128MB'" };
+        self.run(&format!("{memory}{jit}"), "set a limit")
+    }
+
     /// Finds what of the staged rows collides with a constraint. `keys` of each kind are shown.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Case, lab};
 
-fn a_commit_is_cut(name: &str, cut: Cut) {
+fn a_commit_is_cut(name: &str, cut: Cut, load: &str) {
     let mut case = Case::new(name);
     let tables = ["a", "b", "c"];
     for table in tables {
@@ -13,7 +13,7 @@ fn a_commit_is_cut(name: &str, cut: Cut) {
     }
     case.inventory(
         &tables
-            .map(|table| format!("{{ table: public.{table}, window: none }}"))
+            .map(|table| format!("{{ table: public.{table}, window: none, load: {load} }}"))
             .each_ref()
             .map(String::as_str),
     );
@@ -40,10 +40,17 @@ fn a_commit_is_cut(name: &str, cut: Cut) {
 
 #[test]
 fn a_load_whose_answer_was_lost_is_not_loaded_twice() {
-    a_commit_is_cut("commit_after", Cut::After);
+    a_commit_is_cut("commit_after", Cut::After, "{ mode: insert }");
+}
+
+#[test]
+fn nor_is_it_in_a_mode_that_claims_last() {
+    a_commit_is_cut("commit_after_merge", Cut::After, "{ mode: merge, match: [id] }");
+    a_commit_is_cut("commit_after_replace", Cut::After, "{ mode: replace }");
+    a_commit_is_cut("commit_before_replace", Cut::Before, "{ mode: replace }");
 }
 
 #[test]
 fn a_load_whose_commit_never_arrived_is_loaded_again() {
-    a_commit_is_cut("commit_before", Cut::Before);
+    a_commit_is_cut("commit_before", Cut::Before, "{ mode: insert }");
 }

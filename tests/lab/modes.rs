@@ -354,3 +354,108 @@ fn a_whole_table_is_moved_again_after_its_time_whatever_becomes_of_the_ledger() 
     forget(&case);
     case.gpferry(&["run"]).expect(0).says("0 of 0 units");
 }
+
+#[test]
+fn a_backend_that_is_killed_in_the_middle_leaves_nothing_of_the_unit() {
+    for mode in ["update", "merge", "replace"] {
+        let mut case = case(
+            &format!("killed_{mode}"),
+            "id int PRIMARY KEY, v text",
+            "INSERT INTO t VALUES (1, 'new'), (2, 'new')",
+            "INSERT INTO t VALUES (1, 'old')",
+            &format!("{{ mode: {mode}, before: \"CREATE TABLE public.trail AS SELECT 1 AS step\" }}"),
+        );
+        let mut other = crate::support::Side::Target.connect(case.database());
+        // Readers and the unit's own statements before the lock go on; its writing waits.
+        let mut hold = other.transaction().unwrap();
+        hold.batch_execute("LOCK TABLE t IN SHARE MODE").unwrap();
+        let mut killed = 0;
+        let run = case.command(&["run"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        // As often as it tries: then the unit has failed, whole.
+        let mut run = run;
+        while run.try_wait().unwrap().is_none() {
+            let kill = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                 WHERE NOT l.granted AND a.datname = current_database() AND a.usename = 'loader'";
+            killed += case.count(kill);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(killed > 0, "{mode}: nobody waited for the table");
+        crate::support::ran(run.wait_with_output().unwrap()).expect(3).says("1 failed");
+        hold.commit().unwrap();
+        assert_eq!(rows(&mut case), ["(1,old)"], "{mode}");
+        assert_eq!(case.count("SELECT count(*) FROM gpferry.load_log"), 0, "{mode}");
+        assert_eq!(case.count("SELECT count(*) FROM pg_class WHERE relname = 'trail'"), 0, "{mode}");
+        case.gpferry(&["run"]).expect(0);
+        assert_eq!(rows(&mut case)[0], "(1,new)", "{mode}");
+    }
+}
+
+#[test]
+fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
+    use gpferry::inventory::{Duplicates, LoadMode, LoadRule, OnPkViolation};
+    use gpferry::names::TableName;
+    use gpferry::target::modes::Way;
+    use gpferry::target::{Clash, Facts, Kind, Shape, ShapeColumn, Unique};
+    let mut case = Case::new("joins");
+    case.target
+        .batch_execute(
+            "CREATE TABLE t (a int PRIMARY KEY, b text, c inet, d timestamp); INSERT INTO t \
+             SELECT i, 'b' || i, '10.0.0.0'::inet + i, now() FROM generate_series(1, 1000000) i; ANALYZE t",
+        )
+        .unwrap();
+    let column = |name: &str, type_name: &str, not_null| ShapeColumn {
+        name: name.into(),
+        type_name: type_name.into(),
+        base_type: type_name.into(),
+        not_null,
+        generated: false,
+    };
+    let shape = Shape {
+        columns: vec![
+            column("a", "integer", true),
+            column("b", "text", false),
+            column("c", "inet", false),
+            column("d", "timestamp without time zone", false),
+        ],
+        uniques: vec![Unique { name: "t_pkey".into(), primary: true, columns: vec!["a".into()] }],
+        lockable: true,
+        ..Shape::default()
+    };
+    let facts = Facts::of("PostgreSQL".into(), 150_000);
+    let table = TableName::new("public", "t").unwrap();
+    let file: Vec<String> = ["a", "b", "c", "d"].map(String::from).into();
+    let mut session = crate::support::Side::Target.connect(case.database());
+    for key in [&["a"][..], &["b"], &["c"], &["d", "b", "c"]] {
+        let rule = LoadRule {
+            mode: LoadMode::Merge,
+            match_columns: key.iter().map(ToString::to_string).collect(),
+            duplicates: Duplicates::LastBy("a".into()),
+            on_pk_violation: OnPkViolation::Quarantine,
+            ..LoadRule::default()
+        };
+        let way = Way::new(&facts, &table, &shape, &rule, &file).unwrap();
+        let mut transaction = session.transaction().unwrap();
+        for sql in way.make_stage() {
+            transaction.batch_execute(&sql).unwrap();
+        }
+        transaction.batch_execute("INSERT INTO gpferry_stage SELECT * FROM t").unwrap();
+        let mut explained = vec![way.count_matched(), way.insert_rest()];
+        explained.extend(way.update());
+        transaction.batch_execute(&way.pick_last("a")).unwrap();
+        explained.extend(way.count_latest("a"));
+        let clash = Clash::new(&way, &shape.uniques[0]).unwrap();
+        let find = clash.find();
+        transaction.batch_execute(&find[0]).unwrap();
+        explained.push(find[1].clone());
+        explained.extend([clash.count(Kind::Twice), clash.leave_out()[0].clone()]);
+        for sql in explained {
+            let plan = transaction.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+            let plan = plan.join("\n");
+            // A loop over the keys that collide, of which there are few, is none over the staged rows.
+            let few = sql.contains("gpferry_clash") && plan.contains("Index");
+            assert!(!plan.contains("Nested Loop") || few, "{sql}\n{plan}");
+        }
+        transaction.rollback().unwrap();
+    }
+}

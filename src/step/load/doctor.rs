@@ -63,7 +63,8 @@ pub fn mend(
         OnPkViolation::Quarantine => (written, Some(Sorting::Quarantine)),
         OnPkViolation::Merge => (&merge, None),
     };
-    let again = session.begin().map_err(NotLoaded::SessionLost).and_then(|()| {
+    let begun = session.begin().and_then(|()| session.ease_sorting());
+    let again = begun.map_err(NotLoaded::SessionLost).and_then(|()| {
         let done = way::load(session, ground, cargo, rule, sorting)?;
         if let Done::Copied(counts) = done {
             session.confirm(&cargo.unit.key, counts.loaded).map_err(NotLoaded::SessionLost)?;
@@ -137,7 +138,9 @@ pub(super) fn sort_out(
             }
         }
         left += if sorting == Sorting::SkipIdentical { collisions.identical } else { 0 };
-        session.touch_all(&clash.leave_out(), "leave colliding rows out").map_err(fatal_or_failed)?;
+        if !blocked {
+            session.touch_all(&clash.leave_out(), "leave colliding rows out").map_err(fatal_or_failed)?;
+        }
         if collisions.rows() > 0 {
             found.push(collisions);
         }
