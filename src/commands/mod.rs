@@ -66,11 +66,24 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
         return Err(Failure::source(&name, error));
     }
     let plan = plan::plan(&inventory, &selection, &looked.catalog, &facts, now);
+    check_tables(&inventory, &selection, &looked.catalog)?;
     match common.format {
         Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
     }
     Ok(Exit::Done)
+}
+
+/// A `--table` that means no table is a slip of the keyboard, as a job or a source that is not there.
+fn check_tables(inventory: &Inventory, selection: &Selection, catalog: &Catalog) -> Result<(), Failure> {
+    if !plan::selects_no_table(inventory, selection, catalog) {
+        return Ok(());
+    }
+    let globs: Vec<_> = selection.tables.iter().map(|glob| format!("`{}`", glob.glob())).collect();
+    Err(Failure::Usage {
+        what: format!("no table matches {}", globs.join(", ")),
+        remedy: "write it as schema.table, with * for any text; `gpferry status` lists the tables".into(),
+    })
 }
 
 /// What the sources were asked for the sake of a plan.

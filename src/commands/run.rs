@@ -8,7 +8,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::prune::after_run;
-use super::{facts, ledger_path, look, pool, print, print_json, selection, width};
+use super::{check_tables, facts, ledger_path, look, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Moves};
 use crate::engine::remains;
 use crate::engine::{Ground, Halves, Outcome, execute};
@@ -67,6 +67,7 @@ pub(super) fn run(
     }
     let unlisted = looked.unlisted;
     let mut plan = plan(&inventory, &wanted, &looked.catalog, &facts, started_at);
+    check_tables(&inventory, &wanted, &looked.catalog)?;
     drop(facts);
     if halves == Halves::Load {
         plan.units.retain(|unit| unit.waits);

@@ -319,6 +319,23 @@ pub(crate) fn owners<'a>(
     owners
 }
 
+/// Is there no table among those that were selected by name? A source that could not be listed may hold any.
+pub fn selects_no_table(inventory: &Inventory, selection: &Selection, catalog: &Catalog) -> bool {
+    let mut jobs = inventory.jobs.iter().filter(|job| selects(selection, job));
+    let named = |table: &TableName| matches(&selection.tables, &table.to_string());
+    !selection.tables.is_empty()
+        && !jobs.any(|job| {
+            let listed = catalog.get(&job.source);
+            let tables = listed.map_or(&[][..], Vec::as_slice);
+            job.tables.iter().any(|entry| match entry.what {
+                TableSelector::Glob { .. } if listed.is_none() => true,
+                TableSelector::Glob { .. } | TableSelector::One(_) => {
+                    resolve(entry, tables).iter().any(named)
+                }
+            })
+        })
+}
+
 /// Where the inventory moves a table of a source to, if it does.
 pub(crate) fn mover(inventory: &Inventory, source: &str, table: &TableName) -> Option<TableName> {
     let entries = inventory.jobs.iter().filter(|job| job.source == source).flat_map(|job| &job.tables);

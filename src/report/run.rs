@@ -1,6 +1,6 @@
 //! What a run did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use indicatif::HumanBytes;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::step::UnitFailure;
 use crate::step::load::How;
 use crate::target::Kind;
-use crate::unit::Unit;
+use crate::unit::{Unit, UnitKey};
 
 /// Counts over a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,18 +94,46 @@ impl Totals {
 
 /// For people.
 pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, width: u16) -> String {
-    let mut shown = String::new();
-    for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
-        let Some(failure) = fate.as_ref().and_then(failed) else { continue };
-        shown.push_str(&format!("FAILED in {}: {}\n", failure.stage.word(), unit.key));
-        shown.push_str(&block("    ", &failure.error, width));
-        shown.push_str(&first_keys(&failure.keys));
-        shown.push_str(&block("    try: ", &failure.remedy, width));
-    }
+    let mut shown = failures(plan, outcome, width);
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
+    shown
+}
+
+/// So many units that failed for one reason are still named one by one.
+const FEW: usize = 3;
+
+/// Every failure once, with the units that it hit: a table that is missing fails all its windows, and an operator reads
+/// it once.
+fn failures(plan: &Plan, outcome: &Outcome, width: u16) -> String {
+    let mut groups: Vec<(&UnitFailure, Vec<&UnitKey>)> = Vec::new();
+    let mut places: HashMap<(&str, &str, &str), usize> = HashMap::new();
+    for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
+        let Some(failure) = fate.as_ref().and_then(failed) else { continue };
+        let reason = (failure.stage.word(), failure.error.as_str(), failure.remedy.as_str());
+        // Keys are each unit's own.
+        let place = if failure.keys.is_empty() { places.get(&reason).copied() } else { None };
+        let place = place.unwrap_or_else(|| {
+            groups.push((failure, Vec::new()));
+            groups.len() - 1
+        });
+        places.insert(reason, place);
+        groups[place].1.push(&unit.key);
+    }
+    let mut shown = String::new();
+    for (failure, units) in groups {
+        for key in units.iter().take(FEW) {
+            shown.push_str(&format!("FAILED in {}: {key}\n", failure.stage.word()));
+        }
+        if let more @ 1.. = units.len().saturating_sub(FEW) {
+            shown.push_str(&format!("… and {} for the same reason\n", count(more as u64, "more unit")));
+        }
+        shown.push_str(&block("    ", &failure.error, width));
+        shown.push_str(&first_keys(&failure.keys));
+        shown.push_str(&block("    try: ", &failure.remedy, width));
+    }
     shown
 }
 

@@ -118,6 +118,7 @@ fn usage_is_exit_code_2() {
         &["fly"][..],
         &["plan", "--job", "nosuch"],
         &["plan", "--source", "nosuch"],
+        &["plan", "--table", "sor.nosuch*"],
         &["plan", "--from", "tomorrow"],
         &["plan", "--from", "2021-08-10T08:00[Asia/Shanghai]"],
         &["plan", "--from", "2021-08-10 00:00:00.1234567"],

@@ -370,9 +370,13 @@ fn a_backend_that_is_killed_in_the_middle_leaves_nothing_of_the_unit() {
         let mut hold = other.transaction().unwrap();
         hold.batch_execute("LOCK TABLE t IN SHARE MODE").unwrap();
         let mut killed = 0;
-        let run = case.command(&["run"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut run = case
+            .command(&["run"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         // As often as it tries: then the unit has failed, whole.
-        let mut run = run;
         while run.try_wait().unwrap().is_none() {
             let kill = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
                  WHERE NOT l.granted AND a.datname = current_database() AND a.usename = 'loader'";

@@ -383,3 +383,12 @@ fn a_month_of_windows_with_a_table_that_fails_for_a_while_ends_complete() {
         case.assert_same(&both);
     }
 }
+
+#[test]
+fn many_units_that_fail_for_one_reason_are_told_once() {
+    let mut case = Case::new("one_reason");
+    case.source.batch_execute("CREATE TABLE t (at timestamp)").unwrap();
+    case.inventory_with("", DAY, &["{ table: public.t, window: { column: at, length: 4h } }"]);
+    let ran = case.gpferry(&["run"]).expect(3).says("and 3 more units for the same reason");
+    assert_eq!(ran.stdout.matches("is not in the target database").count(), 1, "{}", ran.stdout);
+}

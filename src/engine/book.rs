@@ -1,0 +1,259 @@
+//! Where every unit stands: what the workers tell becomes the ledger's rows and the run's outcome.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use jiff::Timestamp;
+
+use super::{Event, Ground, Halves, Outcome, Shipment, What, tables};
+use crate::failure::Failure;
+use crate::ledger::{Ledger, Record, RecordedFailure, State};
+use crate::plan::Needed;
+use crate::step::load::How;
+use crate::step::{Stage, UnitFailure};
+use crate::target::{LogRow, Session};
+use crate::unit::{Rows, Unit, read_id};
+
+/// How long a unit's progress may wait for the ledger, to be written together with others'.
+const LEDGER_PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of a unit.
+#[derive(Debug, Clone)]
+pub struct Fate {
+    /// As the ledger has it.
+    pub record: Record,
+    /// Whether this run loaded it.
+    pub how: Option<How>,
+    /// Why it failed.
+    pub failure: Option<UnitFailure>,
+    /// Rows of its file that were kept out.
+    pub rejected: u64,
+}
+
+/// Where every unit stands, and the ledger that is told of it.
+pub(super) struct Book<'a> {
+    pub(super) ground: Ground<'a>,
+    pub(super) ledger: &'a mut Ledger,
+    fates: Vec<Option<Fate>>,
+    created: Vec<tables::Created>,
+    closed: usize,
+    dirty: BTreeSet<usize>,
+    written: Instant,
+}
+
+impl<'a> Book<'a> {
+    pub(super) fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
+        let fates = vec![None; ground.plan.units.len()];
+        let (created, dirty) = (Vec::new(), BTreeSet::new());
+        Self { ground, ledger, fates, created, closed: 0, dirty, written: Instant::now() }
+    }
+
+    /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
+    /// out; says whether no source could be reached that knows how they are made.
+    pub(super) fn create_tables(
+        &mut self,
+        session: &mut Session,
+        ready: &mut Vec<Shipment>,
+        to_export: &mut Vec<usize>,
+        listen: &mut dyn FnMut(&Event),
+    ) -> Result<bool, Failure> {
+        let Ground { inventory, plan, pool, stop, .. } = self.ground;
+        let waiting: BTreeSet<usize> = ready.iter().map(|shipment| shipment.index).collect();
+        let left: BTreeSet<usize> = waiting.iter().chain(&*to_export).copied().collect();
+        let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
+        let tables = tables::create_missing(session, inventory, &needed, pool, stop)?;
+        let failure = |index: usize| tables.failed.get(&plan.units[index].target);
+        for &unit in &left {
+            if let Some(failure) = failure(unit) {
+                // What is published already waits with its file for the table.
+                let is_ready = waiting.contains(&unit);
+                let stage = if is_ready { Stage::Load } else { failure.stage };
+                let failure = UnitFailure { stage, file_is_good: is_ready, ..failure.clone() };
+                self.note(Event { unit, what: What::Failed(failure) }, listen)?;
+            }
+        }
+        ready.retain(|shipment| failure(shipment.index).is_none());
+        to_export.retain(|&index| failure(index).is_none());
+        self.created = tables.created;
+        Ok(tables.no_source_reached)
+    }
+
+    /// Sorts what is left into files that an earlier run published and units that have to be exported.
+    pub(super) fn resumable(
+        &self,
+        left: Vec<usize>,
+        halves: Halves,
+    ) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
+        let (mut ready, mut to_export) = (Vec::new(), Vec::new());
+        for index in left {
+            let unit = &self.ground.plan.units[index];
+            let exported = match halves {
+                Halves::Both | Halves::Load if unit.waits => self.ledger.exported(&unit.key)?,
+                Halves::Both | Halves::Load | Halves::Export => None,
+            };
+            // A file that left out less, or more, than is loaded by now is of no more use.
+            let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
+            match (exported, halves) {
+                (Some(exported), _) => ready.push(Shipment { index, exported }),
+                (None, Halves::Both | Halves::Export) => to_export.push(index),
+                (None, Halves::Load) => {}
+            }
+        }
+        Ok((ready, to_export))
+    }
+
+    /// Hears events until nobody is left to tell any.
+    pub(super) fn follow(
+        &mut self,
+        events: &Receiver<Event>,
+        listen: &mut dyn FnMut(&Event),
+    ) -> Result<(), Failure> {
+        let followed = self.hear_all(events, listen).and_then(|()| self.write());
+        if followed.is_err() {
+            // The ledger cannot be written: stop the workers, and hear them out so that none blocks.
+            self.ground.stop.give_up();
+            events.iter().for_each(drop);
+        }
+        followed
+    }
+
+    fn hear_all(&mut self, events: &Receiver<Event>, listen: &mut dyn FnMut(&Event)) -> Result<(), Failure> {
+        loop {
+            match events.recv_timeout(LEDGER_PAUSE) {
+                Ok(event) => self.note(event, listen)?,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.write()?,
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if self.written.elapsed() >= LEDGER_PAUSE {
+                self.write()?;
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, event: Event, listen: &mut dyn FnMut(&Event)) -> Result<(), Failure> {
+        if matches!(event.what, What::Exporting { attempt, .. } if attempt > 1) {
+            // The attempt before must be on record before this one takes its place.
+            self.write()?;
+        }
+        listen(&event);
+        if matches!(event.what, What::Closed) {
+            self.closed += 1;
+            return Ok(());
+        }
+        if let What::Failed(failure) = &event.what {
+            self.learn(event.unit, &failure.overlaps)?;
+        }
+        let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
+        fate.apply(event.what);
+        self.dirty.insert(event.unit);
+        Ok(())
+    }
+
+    /// Takes over from the load log what the ledger did not know: units of the same table by other bounds.
+    fn learn(&mut self, index: usize, rows: &[LogRow]) -> Result<(), Failure> {
+        let unit = &self.ground.plan.units[index];
+        let known: Vec<(Unit, Record)> = rows
+            .iter()
+            .filter_map(|row| {
+                let named = read_id(&row.key.id)?;
+                // What was written without a measure was told apart by a time: by this one, unless there is another.
+                let others = &unit.rows.without;
+                let is_only =
+                    unit.rows.measure.is_time() && !others.iter().any(|other| other.measure.is_time());
+                let own = is_only.then(|| unit.rows.measure.clone());
+                let measure = row.measure.clone().or(own)?;
+                let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
+                let known =
+                    Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };
+                let loaded =
+                    Record { state: State::Loaded, rows_loaded: Some(row.rows), ..Fate::begun().record };
+                Some((known, loaded))
+            })
+            .collect();
+        let records = known.iter().map(|(unit, record)| (unit, record));
+        Ok(self.ledger.record(self.ground.run, Timestamp::now(), records)?)
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let units = &self.ground.plan.units;
+        let records =
+            self.dirty.iter().filter_map(|&index| Some((&units[index], &self.fates[index].as_ref()?.record)));
+        self.ledger.record(self.ground.run, Timestamp::now(), records)?;
+        self.dirty.clear();
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    pub(super) fn close(self, no_source_reached: bool) -> Outcome {
+        let Self { fates, created, closed, .. } = self;
+        Outcome { fates, no_source_reached, created, closed }
+    }
+}
+
+impl Fate {
+    fn begun() -> Self {
+        let record = Record {
+            attempt: 1,
+            state: State::Exporting,
+            started_at: Timestamp::now(),
+            exported: None,
+            rows_loaded: None,
+            export_seconds: None,
+            load_seconds: None,
+            failure: None,
+        };
+        Self { record, how: None, failure: None, rejected: 0 }
+    }
+
+    fn apply(&mut self, what: What) {
+        let record = &mut self.record;
+        match what {
+            What::Exporting { attempt, at } => {
+                *self = Self {
+                    record: Record { attempt, started_at: at, ..Self::begun().record },
+                    ..Self::begun()
+                }
+            }
+            What::Exported { exported, took } => {
+                record.state = State::Exported;
+                record.exported = Some(exported);
+                record.export_seconds = Some(took.as_secs_f64());
+            }
+            What::Resumed(exported) => {
+                record.state = State::Exported;
+                record.exported = Some(exported);
+            }
+            What::Closed => {}
+            What::Loading => record.state = State::Loading,
+            What::Loaded(loaded) => {
+                record.state = State::Loaded;
+                record.rows_loaded = Some(loaded.rows);
+                record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
+                self.how = Some(loaded.how);
+                self.rejected = loaded.rejected;
+            }
+            What::Left => {
+                // Not failed: its file waits, or nothing was done yet.
+                record.state = if record.exported.is_some() { State::Exported } else { State::Exporting };
+                record.failure = None;
+                self.failure = None;
+            }
+            What::Retrying(ref failure) | What::Failed(ref failure) => {
+                let counts = failure.own && matches!(what, What::Failed(_));
+                let failure = failure.clone();
+                record.state = State::Failed;
+                record.failure = Some(RecordedFailure {
+                    stage: failure.stage.word(),
+                    error: failure.error.clone(),
+                    remedy: failure.remedy.clone(),
+                    counts,
+                });
+                if !failure.file_is_good {
+                    record.exported = None;
+                }
+                self.failure = Some(failure);
+            }
+        }
+    }
+}
