@@ -324,8 +324,13 @@ more_mariadb() {
     chown postgres: "$data"
     touch "$log"
     chown postgres: "$log"
+    # Without the kernel's asynchronous IO, of which a machine has only so much for all servers on it; one after the other.
+    exec 9>"$dir/my/lock"
+    flock 9
     as_postgres mariadb-install-db --no-defaults --datadir="$data" --skip-test-db --skip-name-resolve \
-        --auth-root-authentication-method=normal >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "mariadb-install-db failed"; }
+        --auth-root-authentication-method=normal --innodb-use-native-aio=0 >>"$log" 2>&1 9>&- ||
+        { tail -n 60 "$log" >&2; die "mariadb-install-db failed"; }
+    exec 9>&-
     password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     # Not on a command line, where every user of the machine could read it.
     (umask 077 && printf "CREATE OR REPLACE USER etl@'%%' IDENTIFIED BY '%s';\nGRANT SELECT ON *.* TO etl@'%%';\n" "$password" >"$data.sql")
@@ -334,7 +339,7 @@ more_mariadb() {
         port=$(free_port)
         (exec setsid "${AS_POSTGRES[@]}" mariadbd --no-defaults --datadir="$data" --socket="$sockets/$name.sock" \
             --bind-address=127.0.0.1 --port="$port" --init-file="$data.sql" \
-            --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=0 "$@") >>"$log" 2>&1 </dev/null &
+            --innodb-use-native-aio=0 --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=0 "$@") >>"$log" 2>&1 </dev/null &
         record $! "mariadb-$name"
         if wait_for 30 "the MariaDB $name" "$log" mariadb_settled "$port" "$!" && mariadb_answers "$port" 2>/dev/null; then break; fi
         [ "$try" -lt 5 ] || { tail -n 20 "$log" >&2; rm -f "$data.sql"; die "the MariaDB $name gave up"; }
