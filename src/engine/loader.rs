@@ -274,8 +274,8 @@ impl Loader<'_> {
             match there.get(&one.unit.key) {
                 // This run put them there: it only did not hear so.
                 Some(row) => {
-                    let loaded = Loaded { rows: row.rows, rejected: 0, how: How::Now, took: Duration::ZERO };
-                    self.tell.say(one.index, What::Loaded(loaded));
+                    let told = load::found(one.unit, row, How::Now).map_or_else(What::Failed, What::Loaded);
+                    self.tell.say(one.index, told);
                 }
                 None => left.push(*one),
             }

@@ -19,9 +19,9 @@ use crate::mount::{Exported, Mount};
 use crate::plan::Plan;
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
-use crate::step::load::{How, Loaded, overlap_failure};
+use crate::step::load::{How, found};
 use crate::stop::Stop;
-use crate::target::{Address, LogRow, Session, TargetError};
+use crate::target::{Address, Session, TargetError};
 use crate::unit::Unit;
 
 mod book;
@@ -241,23 +241,11 @@ fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, W
     for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
         there.extend(session.already_there(source, &ids)?);
     }
-    let found = |(index, unit): (usize, &Unit)| Some((index, what_is_there(unit, there.get(&unit.key)?)));
-    Ok(plan.units.iter().enumerate().filter_map(found).collect())
-}
-
-/// A unit's row in the load log says that it is there; unless it stands for other rows, by another window column.
-fn what_is_there(unit: &Unit, row: &LogRow) -> What {
-    if row.is_of(&unit.rows) {
-        return What::Loaded(Loaded {
-            rows: row.rows,
-            rejected: 0,
-            how: How::AlreadyThere,
-            took: Duration::ZERO,
-        });
-    }
-    // There is a row, so there is a failure.
-    let failure = overlap_failure(vec![row.clone()]);
-    failure.map_or(What::Loading, What::Failed)
+    let told = |(index, unit): (usize, &Unit)| {
+        let row = there.get(&unit.key)?;
+        Some((index, found(unit, row, How::AlreadyThere).map_or_else(What::Failed, What::Loaded)))
+    };
+    Ok(plan.units.iter().enumerate().filter_map(told).collect())
 }
 
 /// Where a worker tells what happened.

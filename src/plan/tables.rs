@@ -129,8 +129,8 @@ impl<'a, 'p> Tables<'a, 'p> {
             return self.skip(&name, 1, Why::AlreadyLoaded);
         }
         let rows = Arc::new(piece.rows(measure));
-        let open = piece.known.open.iter().find(|open| open.is_by(measure));
         let id = unit_id(&rows.series, &extent, rows.tag.as_deref());
+        let open = piece.known.open.iter().find(|open| open.is_by(measure) && open.id == id);
         let tries = open.map_or(0, |open| open.tries);
         let waits = open.is_some_and(|open| open.state == OpenState::Exported);
         self.admit(piece, vec![Cell { id, extent, tries, waits }], &rows);

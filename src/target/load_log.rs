@@ -78,6 +78,8 @@ pub struct LogRow {
     pub measure: Option<Measure>,
     /// Rows in the target.
     pub rows: u64,
+    /// Rows of its file that were kept out.
+    pub rejected: u64,
     /// When it was loaded.
     pub loaded_at: Timestamp,
     /// The run that did.
@@ -222,8 +224,8 @@ impl Session {
         units: &[&str],
     ) -> Result<HashMap<UnitKey, LogRow>, TargetError> {
         let sql = format!(
-            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
-             WHERE source = $1 AND unit = ANY ($2)",
+            "SELECT {} FROM {} WHERE source = $1 AND unit = ANY ($2)",
+            log_columns("measure"),
             self.log
         );
         let rows = self
@@ -245,11 +247,7 @@ impl Session {
             return Ok(false);
         }
         let measure = if columns.iter().any(|column| column == "measure") { "measure" } else { "NULL::text" };
-        let sql = format!(
-            "SELECT source, unit, job, table_name, {measure}, rows_loaded, loaded_at::text, run FROM {} \
-             ORDER BY loaded_at",
-            self.log
-        );
+        let sql = format!("SELECT {} FROM {} ORDER BY loaded_at", log_columns(measure), self.log);
         let nothing: [&str; 0] = [];
         let mut rows = self.client.query_raw(sql.as_str(), nothing).map_err(|error| of(&error))?;
         while let Some(row) = rows.next().map_err(|error| of(&error))? {
@@ -369,6 +367,11 @@ impl LogRow {
     }
 }
 
+/// What [`log_row`] reads; `measure` is the column, or what stands for it in a load log that has none.
+pub(super) fn log_columns(measure: &str) -> String {
+    format!("source, unit, job, table_name, {measure}, rows_loaded, rows_rejected, loaded_at::text, run")
+}
+
 pub(super) fn log_row(row: &postgres::Row) -> LogRow {
     LogRow {
         key: UnitKey { source: row.get(0), id: row.get(1) },
@@ -376,8 +379,9 @@ pub(super) fn log_row(row: &postgres::Row) -> LogRow {
         table: row.get(3),
         measure: row.get::<_, Option<String>>(4).and_then(|text| text.parse().ok()),
         rows: count(row.get(5)),
-        loaded_at: instant(row.get(6)),
-        run: row.get(7),
+        rejected: count(row.get(6)),
+        loaded_at: instant(row.get(7)),
+        run: row.get(8),
     }
 }
 

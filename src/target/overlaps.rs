@@ -3,7 +3,7 @@
 //! A plan leaves out what the ledger knows. A ledger that lags behind (its process died between COMMIT and the
 //! note of it), or that is not the only one, knows less than the load log does.
 
-use super::load_log::log_row;
+use super::load_log::{log_columns, log_row};
 use super::{LogRow, Session, TargetError};
 use crate::measure::{Loaded, Measure, Scale};
 use crate::sql;
@@ -34,8 +34,9 @@ impl Session {
             ),
         };
         let sql = format!(
-            "SELECT source, unit, job, table_name, measure, rows_loaded, loaded_at::text, run FROM {} \
+            "SELECT {} FROM {} \
              WHERE source = $1 AND table_name = $2 AND unit <> $3 AND (({overlaps}) AND ({}) OR {})",
+            log_columns("measure"),
             self.log,
             own(&unit.rows),
             unaccounted(&unit.rows)

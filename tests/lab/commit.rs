@@ -54,3 +54,23 @@ fn nor_is_it_in_a_mode_that_claims_last() {
 fn a_load_whose_commit_never_arrived_is_loaded_again() {
     a_commit_is_cut("commit_before", Cut::Before, "{ mode: insert }");
 }
+
+#[test]
+fn rows_that_were_kept_out_are_told_though_the_answer_was_lost() {
+    let mut case = Case::new("commit_rejects");
+    case.source.batch_execute("CREATE TABLE t (id text); INSERT INTO t VALUES ('1'), ('x'), ('3')").unwrap();
+    case.target.batch_execute("CREATE TABLE t (id int)").unwrap();
+    case.inventory(&["{ table: public.t, window: none, load: { reject_limit: 1 rows } }"]);
+    case.gpferry(&["export"]).expect(0);
+    let proxy = Proxy::new("127.0.0.1", lab().get("LAB_TARGET_PORT").parse().unwrap());
+    proxy.cut_at_commit(Cut::After);
+    let direct = format!("127.0.0.1:{}/{}", lab().get("LAB_TARGET_PORT"), case.database());
+    let cut = format!("127.0.0.1:{}/{}?sslmode=disable", proxy.port(), case.database());
+    case.edit_inventory(&direct, &cut);
+    let password = std::fs::read_to_string(lab().get("LAB_PGPASSFILE")).unwrap();
+    let password = password.lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
+    let ran = crate::support::ran(case.command(&["load"]).env("PGPASSWORD", &password).output().unwrap());
+    assert_eq!(proxy.hits(), 1, "no COMMIT passed the proxy");
+    ran.expect(3).says("kept out");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 2);
+}

@@ -123,15 +123,12 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
             let there = session
                 .already_there(&key.source, &[&key.id])
                 .map_err(|error| UnitFailure::of_target(Stage::Load, &error))?;
-            match there.into_values().next() {
-                Some(row) if row.is_of(&cargo.unit.rows) => {
-                    Ok(Loaded { rows: row.rows, rejected: 0, how: How::AlreadyThere, took: Duration::ZERO })
-                }
-                // The same id by another column: what is there are other rows.
-                other => Err(overlap_failure(other.into_iter().collect()).unwrap_or_else(|| {
+            match there.get(key) {
+                Some(row) => found(cargo.unit, row, How::AlreadyThere),
+                None => {
                     let error = "the load log refused the unit and does not hold it";
-                    UnitFailure::new(Stage::Load, error, "run again")
-                })),
+                    Err(UnitFailure { own: false, ..UnitFailure::new(Stage::Load, error, "run again") })
+                }
             }
         }
     }
@@ -198,20 +195,33 @@ fn plain(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result
 /// Rows of this unit that are in the target by one of other bounds. The plan leaves those out, as far as the ledger
 /// knows; this is for a ledger that was deleted, or a runner with another one.
 fn overlap(session: &mut Session, cargo: &Cargo<'_>) -> Result<Option<UnitFailure>, TargetError> {
-    Ok(overlap_failure(session.overlapping(cargo.unit)?))
+    let overlaps = session.overlapping(cargo.unit)?;
+    Ok((!overlaps.is_empty()).then(|| overlap_failure(overlaps)))
 }
 
-/// The failure of a unit whose rows, or some of them, the load log holds under other names.
-pub fn overlap_failure(overlaps: Vec<LogRow>) -> Option<UnitFailure> {
-    let first = overlaps.first()?;
+/// What a unit's own row in the load log says: it is there, with so many rows kept out; unless the row is of another
+/// window column, and so stands for other rows.
+///
+/// # Errors
+/// [`UnitFailure`] in the latter case.
+pub fn found(unit: &Unit, row: &LogRow, how: How) -> Result<Loaded, UnitFailure> {
+    if row.is_of(&unit.rows) {
+        Ok(Loaded { rows: row.rows, rejected: row.rejected, how, took: Duration::ZERO })
+    } else {
+        Err(overlap_failure(vec![row.clone()]))
+    }
+}
+
+/// The failure of a unit whose rows, or some of them, the load log holds under other names: these.
+fn overlap_failure(overlaps: Vec<LogRow>) -> UnitFailure {
     let error = format!(
         "it overlaps what is loaded already: the load log holds {}{}",
-        first.key.id,
+        overlaps.first().map_or("", |first| first.key.id.as_str()),
         if overlaps.len() > 1 { format!(" and {} more", overlaps.len() - 1) } else { String::new() }
     );
     let remedy =
         "run again: the ledger did not know of it and does now, and only what is missing will be moved";
-    Some(UnitFailure { overlaps, own: false, ..UnitFailure::new(Stage::Load, error, remedy) })
+    UnitFailure { overlaps, own: false, ..UnitFailure::new(Stage::Load, error, remedy) }
 }
 
 /// Why a unit's rows were not copied.
