@@ -16,7 +16,7 @@ use crate::remote::ssh::{HostText, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::source::nulls::{self, Nulls};
 use crate::source::postgres::{self, SourceFacts, SourceTable};
-use crate::source::{Bounds, Questions, Script, SourceError};
+use crate::source::{Bounds, Questions, Script, SourceError, rows};
 use crate::step::export::Order;
 use crate::step::{Stage, UnitFailure, argv, check};
 use crate::stop::Stop;
@@ -267,7 +267,7 @@ fn order<'a>(
         .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
-    let sql = postgres::export_query(unit, &described, &columns, &inventory.timezone)
+    let sql = rows::export_query(unit, &described, &columns, &inventory.timezone)
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let file = match inventory.source(&unit.key.source) {
         Some(source) => argv::file(source, unit, today)?,

@@ -10,6 +10,7 @@ pub mod probe;
 pub mod protocol;
 mod questions;
 pub mod ready;
+pub mod rows;
 mod script;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use super::way::{self, KEYS_SHOWN, as_source};
 use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed};
 use crate::csv::{Cutter, Rows};
 use crate::inventory::{LoadMode, LoadRule, OnPkViolation};
-use crate::source::postgres;
+use crate::source::rows;
 use crate::step::{Stage, UnitFailure};
 use crate::target::modes::Way;
 use crate::target::{Clash, Collisions, CommitError, Kind, Session, Shape, TargetError};
@@ -201,7 +201,7 @@ fn on_edge(
     clash: &Clash<'_>,
 ) -> Result<u64, NotLoaded> {
     let unit = cargo.unit;
-    let condition = postgres::on_first_bound(unit, &as_source(shape), &unit.target, ground.zone);
+    let condition = rows::on_first_bound(unit, &as_source(shape), &unit.target, ground.zone);
     match condition {
         Some(condition) => {
             session.count(&clash.count_at(&condition), "sort colliding keys").map_err(fatal_or_failed)

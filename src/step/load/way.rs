@@ -6,7 +6,8 @@ use super::fill::{fill, whole};
 use super::rejected::Rejected;
 use super::{Cargo, Done, Ground, NotLoaded, entry, failed, fatal_or_failed, overlap};
 use crate::inventory::{Duplicates, LoadMode, LoadRule};
-use crate::source::postgres::{self, SourceColumn, SourceTable};
+use crate::source::postgres::{SourceColumn, SourceTable};
+use crate::source::rows;
 use crate::sql::Statement;
 use crate::step::{Stage, UnitFailure};
 use crate::target::modes::Way;
@@ -242,7 +243,7 @@ impl Road<'_> {
     /// What tells the unit's rows in the target from others.
     fn conditions(&self) -> Result<Vec<String>, NotLoaded> {
         let (unit, zone) = (self.cargo.unit, self.ground.zone);
-        postgres::conditions(unit, &as_source(self.shape), &unit.target, zone).map_err(|error| {
+        rows::conditions(unit, &as_source(self.shape), &unit.target, zone).map_err(|error| {
             let remedy = "mode `replace` finds the rows to take away by the window column: it must be in the target \
                           as well, and of such a type";
             failed(UnitFailure { file_is_good: true, ..UnitFailure::new(Stage::Load, &error, remedy) })

@@ -8,8 +8,8 @@ use super::{Check, SourceVisit, TargetVisit, Wanted, WantedWindow};
 use crate::inventory::Engine;
 use crate::source::SourceError;
 use crate::source::nulls::{EACH, Nulls};
-use crate::source::postgres::unfit_for_windows;
 use crate::source::ready::{ReadyColumn as SourceColumn, ReadyTable as SourceTable};
+use crate::source::rows::unfit_for_windows;
 use crate::sql;
 use crate::target::ready::{LogAccess, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
 

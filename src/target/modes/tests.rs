@@ -1,5 +1,6 @@
 use super::*;
 use crate::inventory::OnPkViolation;
+use crate::source::definition::Distribution;
 use crate::sql::Condition;
 use crate::target::{Clash, Kind, Unique};
 
