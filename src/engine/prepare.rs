@@ -38,6 +38,17 @@ pub struct SourceCatalog {
     pub(super) nulls: Vec<(TableName, String, Nulls)>,
 }
 
+impl SourceCatalog {
+    /// Takes one row of [`postgres::describe_tables`].
+    fn take(&mut self, row: &str) {
+        if let Some((table, column, bytes)) = postgres::read_column(row) {
+            let table = self.tables.entry(table).or_default();
+            table.columns.push(column);
+            table.bytes = bytes;
+        }
+    }
+}
+
 /// A source that was asked: its catalog, or why it has none.
 pub type Asked<T> = BTreeMap<String, Result<T, SourceError>>;
 
@@ -48,7 +59,7 @@ pub type Unasked = (String, SourceError);
 pub type Span = (IdColumn, Option<(i64, i64)>);
 
 /// Asks every source in parallel. A source that cannot be reached does not hold the others up.
-pub(super) fn ask_each<T: Send>(
+fn ask_each<T: Send>(
     sources: Vec<&Source>,
     pool: &Pool,
     stop: &Stop,
@@ -154,6 +165,32 @@ pub fn ids(
     (seen, failed)
 }
 
+/// Asks each source about those of these tables that are its own, once it has said what server it is. `ask` ends the
+/// questions.
+pub(super) fn ask_about<'a, T: Send>(
+    inventory: &Inventory,
+    wanted: impl Iterator<Item = (&'a str, &'a TableName)>,
+    pool: &Pool,
+    stop: &Stop,
+    ask: impl Fn(&Source, Questions<'_>, SourceFacts, &[&TableName]) -> Result<T, SourceError> + Sync,
+) -> Asked<T> {
+    let mut by_source: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
+    for (source, table) in wanted {
+        by_source.entry(source).or_default().insert(table);
+    }
+    let sources = inventory.sources.iter().filter(|source| by_source.contains_key(source.name.as_str()));
+    ask_each(sources.collect(), pool, stop, |source, remote, script| {
+        let tables: Vec<&TableName> =
+            by_source.get(source.name.as_str()).into_iter().flatten().copied().collect();
+        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
+        let mut facts = SourceFacts { version: 0, greenplum: false };
+        questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
+            facts = postgres::read_facts(row);
+        })?;
+        ask(source, questions, facts, &tables)
+    })
+}
+
 /// Describes the tables of a plan, source by source, and counts rows in no window but for the columns in `counted`.
 pub fn describe(
     inventory: &Inventory,
@@ -162,35 +199,19 @@ pub fn describe(
     pool: &Pool,
     stop: &Stop,
 ) -> Asked<SourceCatalog> {
-    let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
-    for unit in units {
-        wanted.entry(&unit.key.source).or_default().insert(&unit.table);
-    }
-    let sources =
-        inventory.sources.iter().filter(|source| wanted.contains_key(source.name.as_str())).collect();
-    ask_each(sources, pool, stop, |source, remote, script| {
-        let tables: Vec<&TableName> =
-            wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
-        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
-        let mut facts = SourceFacts { version: 0, greenplum: false };
-        questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
-            facts = postgres::read_facts(row);
-        })?;
+    let wanted = units.iter().map(|unit| (unit.key.source.as_str(), &unit.table));
+    ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
         let mut catalog = SourceCatalog::default();
         for some in tables.chunks(2000) {
-            let mut ask = |with_sizes| {
-                let sql = postgres::describe_tables(facts, some, with_sizes);
-                questions.ask(sql, "reading its catalog", |row| {
-                    if let Some((table, column, bytes)) = postgres::read_column(row) {
-                        let table = catalog.tables.entry(table).or_default();
-                        table.columns.push(column);
-                        table.bytes = bytes;
-                    }
-                })
-            };
-            match ask(true) {
+            let sql = postgres::describe_tables(facts, some, true);
+            match questions.ask(sql, "reading its catalog", |row| catalog.take(row)) {
                 // Somebody holds a table: sizes are only a hint, and no reason to hold up all the others.
-                Err(SourceError::Failed { .. }) => ask(false)?,
+                Err(SourceError::Failed { .. }) => {
+                    // What came before it failed comes again.
+                    some.iter().for_each(|table| drop(catalog.tables.remove(*table)));
+                    let sql = postgres::describe_tables(facts, some, false);
+                    questions.ask(sql, "reading its catalog", |row| catalog.take(row))?;
+                }
                 asked => asked?,
             }
             questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
@@ -216,7 +237,7 @@ pub fn describe(
     })
 }
 
-pub(super) fn bounds(stop: &Stop) -> Bounds<'_> {
+fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 

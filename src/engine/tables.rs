@@ -1,20 +1,19 @@
 //! Tables that the target lacks: made after the source's definition, one transaction each, before anything is
 //! exported. A table that is there is never changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::prepare::{Asked, ask_each, bounds};
+use super::prepare::{Asked, ask_about};
 use crate::failure::Failure;
 use crate::inventory::Inventory;
 use crate::names::TableName;
 use crate::plan::Needed;
 use crate::remote::ssh::Pool;
+use crate::source::SourceError;
 use crate::source::definition::{Definition, Definitions, define_tables};
-use crate::source::postgres::{self, SourceFacts};
-use crate::source::{Questions, SourceError};
 use crate::step::check::CheckError;
 use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
@@ -124,19 +123,8 @@ fn define(
     pool: &Pool,
     stop: &Stop,
 ) -> Asked<HashMap<TableName, Definition>> {
-    let mut wanted: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
-    for one in missing {
-        wanted.entry(&one.source).or_default().insert(&one.table);
-    }
-    let sources = inventory.sources.iter().filter(|source| wanted.contains_key(source.name.as_str()));
-    ask_each(sources.collect(), pool, stop, |source, remote, script| {
-        let tables: Vec<&TableName> =
-            wanted.get(source.name.as_str()).into_iter().flatten().copied().collect();
-        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
-        let mut facts = SourceFacts { version: 0, greenplum: false };
-        questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
-            facts = postgres::read_facts(row);
-        })?;
+    let wanted = missing.iter().map(|one| (one.source.as_str(), &one.table));
+    ask_about(inventory, wanted, pool, stop, |_, mut questions, facts, tables| {
         let mut definitions = Definitions::default();
         for some in tables.chunks(AT_ONCE) {
             let sql = define_tables(facts, some);
