@@ -11,8 +11,19 @@ use crate::proxy::{Cut, Proxy};
 use crate::support::Side;
 use crate::world::{FAKE_TIME, World, run, signal};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+/// Each kind once: what is in the list is drawn.
+macro_rules! kinds {
+    ($($kind:ident,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Kind {
+            $($kind,)*
+        }
+
+        pub(crate) const ALL: &[Kind] = &[$(Kind::$kind,)*];
+    };
+}
+
+kinds! {
     KillRunner,
     KillRunnerAndRunAtOnce,
     FreezeHostsAndRunAtOnce,
@@ -63,56 +74,6 @@ pub(crate) enum Kind {
 }
 
 use Kind::*;
-
-pub(crate) const ALL: [Kind; 47] = [
-    KillRunner,
-    KillRunnerAndRunAtOnce,
-    FreezeHostsAndRunAtOnce,
-    TwoRunners,
-    Interrupt,
-    Terminate,
-    InterruptTwice,
-    InterruptHeldTarget,
-    InterruptHeldSsh,
-    InterruptFrozenTarget,
-    KillSshd,
-    KillPsql,
-    KillCompressor,
-    KillScript,
-    KillHost,
-    TerminateSourceBackend,
-    CrashSource,
-    TerminateTargetBackend,
-    CrashTarget,
-    BounceTarget,
-    FreezePsql,
-    FreezeSshd,
-    FreezeSourceBackend,
-    FreezeTargetBackend,
-    FreezeRunner,
-    SlowMount,
-    ResetSsh,
-    CutSsh,
-    HoldSsh,
-    SlowSsh,
-    RefuseSsh,
-    ResetTarget,
-    CutTarget,
-    HoldTarget,
-    SlowTarget,
-    RefuseTarget,
-    LoseCommit,
-    LoseAnswerToCommit,
-    DropPackets,
-    LosePackets,
-    MountFull,
-    MountReadOnly,
-    TruncateFile,
-    FlipByte,
-    LedgerFull,
-    LedgerDeleted,
-    ClockBack,
-];
 
 /// Whether a fault met anything, and what must be undone when the run is over.
 pub(crate) struct Hit {
