@@ -17,6 +17,7 @@ use crate::unit::{Unit, UnitKey, series_of, variant};
 
 mod facts;
 mod needed;
+pub mod slices;
 mod tables;
 #[cfg(test)]
 mod tests;

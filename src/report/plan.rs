@@ -83,6 +83,7 @@ pub(super) fn unit(unit: &Unit) -> Value {
             "end": window.end().to_string(),
         }),
         Extent::Ids(ids) => json!({ "column": column, "first_id": ids.start(), "end_id": ids.end() }),
+        Extent::Slice(_) => json!({ "column": column, "slice": unit.extent.to_string() }),
     };
     json!({
         "source": unit.key.source,
