@@ -93,11 +93,7 @@ impl Extent {
     pub fn window(&self) -> Option<&Window> {
         match self {
             Extent::Times(window) => Some(window),
-            Extent::Whole
-            | Extent::Repeated(_)
-            | Extent::Nulls
-            | Extent::Ids(_)
-            | Extent::Slice(_) => None,
+            Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Ids(_) | Extent::Slice(_) => None,
         }
     }
 

@@ -9,8 +9,9 @@ use rusqlite::{Connection, Transaction, params};
 use super::{Ledger, LedgerError};
 use crate::interval::{Interval, merged};
 use crate::measure::{Loaded, Measure, all_numbers};
+use crate::mount::Exported;
 use crate::plan::{Assumed, Facts, IdColumn, Open, OpenState, SeenIds};
-use crate::unit::{Extent, read_id};
+use crate::unit::{Extent, Unit, read_id};
 
 /// A unit's interval as the ledger keeps it.
 #[derive(Debug, Clone)]
@@ -120,6 +121,34 @@ impl Ledger {
         };
         read(&mut facts).map_err(|error| self.error(error))?;
         Ok(facts)
+    }
+
+    /// How much CSV the last windows of a unit's table held, in bytes for each number of their measure; `None` where
+    /// none is known.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn bytes_per_number(&self, unit: &Unit) -> Result<Option<f64>, LedgerError> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT first, last, exported FROM unit
+                 WHERE job = ?1 AND table_name = ?2 AND state = 'loaded' AND series = ?3 AND measure = ?4
+                     AND exported IS NOT NULL AND last > first
+                 ORDER BY window_start DESC, last DESC LIMIT 5",
+            )?;
+            let key = [&unit.job, &unit.table.to_string(), &unit.rows.series, &unit.rows.measure.to_string()];
+            let mut rows = statement.query(key)?;
+            let (mut numbers, mut bytes) = (0.0, 0.0);
+            while let Some(row) = rows.next()? {
+                let exported: Option<Exported> = serde_json::from_str(&row.get::<_, String>(2)?).ok();
+                let Some(Exported { trailer, .. }) = exported else { continue };
+                numbers += (row.get::<_, i64>(1)? as f64) - (row.get::<_, i64>(0)? as f64);
+                // What the trailer says is modulo 4 GiB: CSV is at least as large as its file.
+                bytes += f64::from(trailer.isize).max(trailer.bytes as f64);
+            }
+            Ok((numbers > 0.0).then(|| bytes / numbers))
+        };
+        read().map_err(|error| self.error(error))
     }
 
     /// Writes down by what windows were moved that an older gpferry kept without a measure: once it is known for this

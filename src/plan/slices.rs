@@ -68,7 +68,9 @@ impl Uncut {
             Uncut::Mode => {
                 "only `mode: insert` without `before`, `after` and a `reject_limit` of rows is cut: anything else is one transaction"
             }
-            Uncut::Key => "it has no primary key by whose values it could be cut; ANALYZE may tell more of them",
+            Uncut::Key => {
+                "it has no primary key by whose values it could be cut; ANALYZE may tell more of them"
+            }
             Uncut::Skewed => "its rows are not spread over its window column",
         }
     }
@@ -89,19 +91,15 @@ pub fn may_be_cut(unit: &Unit) -> Result<(), Uncut> {
 ///
 /// # Errors
 /// [`Uncut`] where it is large, and stays whole.
-pub fn cut(
-    unit: &Unit,
-    size: &Size,
-    per_number: Option<f64>,
-    zone: &TimeZone,
-) -> Result<Vec<Unit>, Uncut> {
+pub fn cut(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
     match &unit.extent {
         Extent::Nulls | Extent::Repeated(_) => Ok(Vec::new()),
         Extent::Whole => whole(unit, size),
         Extent::Slice(slice) => {
-            let spread = size.spreads.iter().find(|spread| {
-                unit.rows.measure == Measure::Slice(spread.by, spread.column.clone())
-            });
+            let spread = size
+                .spreads
+                .iter()
+                .find(|spread| unit.rows.measure == Measure::Slice(spread.by, spread.column.clone()));
             Ok(spread.map_or_else(Vec::new, |spread| part(unit, size, spread, *slice)))
         }
         Extent::Times(_) | Extent::Ids(_) => window(unit, size, per_number, zone),
@@ -117,7 +115,8 @@ fn whole(unit: &Unit, size: &Size) -> Result<Vec<Unit>, Uncut> {
     let measure = Measure::Slice(spread.by, spread.column.clone());
     let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
     let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
-    let edges = if spread.by == SliceBy::Hash { hash_edges(pieces) } else { quantiles(&spread.edges, pieces) };
+    let edges =
+        if spread.by == SliceBy::Hash { hash_edges(pieces) } else { quantiles(&spread.edges, pieces) };
     Ok(of_edges(&unit, i64::MIN, &edges, i64::MAX))
 }
 
@@ -140,18 +139,15 @@ fn part(unit: &Unit, size: &Size, spread: &Spread, slice: Interval<i64>) -> Vec<
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
 }
 
-fn window(
-    unit: &Unit,
-    size: &Size,
-    per_number: Option<f64>,
-    zone: &TimeZone,
-) -> Result<Vec<Unit>, Uncut> {
+fn window(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
     let numbers = unit.extent.numbers();
     let length = numbers.end().saturating_sub(numbers.start());
     let spread = size.spreads.iter().find(|spread| unit.rows.measure.column() == Some(&spread.column));
-    let known = spread.map(|spread| measured(spread, &unit.rows.measure, zone)).filter(|edges| edges.len() > 1);
+    let known =
+        spread.map(|spread| measured(spread, &unit.rows.measure, zone)).filter(|edges| edges.len() > 1);
     let inside = known.as_ref().map_or(&[][..], |edges| inside(edges, numbers));
-    let by_spread = known.as_ref().map(|edges| size.bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
+    let by_spread =
+        known.as_ref().map(|edges| size.bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
     // Without either, all of the table may be in this window.
     let bytes = per_number.map(|bytes| bytes * length as f64).or(by_spread).unwrap_or(size.bytes as f64);
     let pieces = pieces(unit, bytes);
@@ -256,7 +252,11 @@ fn of_edges(unit: &Unit, start: i64, edges: &[i64], end: i64) -> Vec<Unit> {
     }
     let starts = std::iter::once(start).chain(inner.iter().copied());
     let ends = inner.iter().copied().chain(std::iter::once(end));
-    starts.zip(ends).filter_map(|(start, end)| Interval::new(start, end)).map(|slice| of(unit, slice)).collect()
+    starts
+        .zip(ends)
+        .filter_map(|(start, end)| Interval::new(start, end))
+        .map(|slice| of(unit, slice))
+        .collect()
 }
 
 fn of(unit: &Unit, slice: Interval<i64>) -> Unit {

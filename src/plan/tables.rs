@@ -172,8 +172,9 @@ impl<'a, 'p> Tables<'a, 'p> {
         let open: Vec<&Open> = piece.known.open.iter().filter(|open| open.is_by(measure)).collect();
         // A file that waits on the mount keeps its bounds; what lies beside it is cut anew. Under a plain id, where
         // units of another column have taken those by now, it may stand for the rows of one of them: not that one.
-        let is_own =
-            |open: &Open| unit_id(&rows.series, &extent(measure, open.extent), rows.tag.as_deref()) == open.id;
+        let is_own = |open: &Open| {
+            unit_id(&rows.series, &extent(measure, open.extent), rows.tag.as_deref()) == open.id
+        };
         let waiting: Vec<&Open> = disjoint(open.iter().copied().filter(|open| {
             open.state == OpenState::Exported
                 && is_own(open)
@@ -391,9 +392,8 @@ impl Piece<'_> {
         let is_slice = |measure: &&Measure| matches!(measure, Measure::Slice(..));
         let loaded = known.loaded.iter().filter(|loaded| !loaded.intervals.is_empty());
         let waiting = known.open.iter().filter(|open| open.state == OpenState::Exported);
-        let mut measures = loaded
-            .map(|loaded| &loaded.measure)
-            .chain(waiting.filter_map(|open| open.measure.as_ref()));
+        let mut measures =
+            loaded.map(|loaded| &loaded.measure).chain(waiting.filter_map(|open| open.measure.as_ref()));
         measures.find(is_slice).cloned()
     }
 

@@ -83,7 +83,9 @@ fn within(loaded: &Loaded) -> String {
 /// The condition on bounds that lie in what is loaded by a column.
 fn bounds_within(loaded: &Loaded) -> String {
     let part = |first: i64, last: i64| match &loaded.measure {
-        Measure::By(Scale::Id, _) | Measure::Slice(..) => format!("first_id >= {first} AND last_id <= {last}"),
+        Measure::By(Scale::Id, _) | Measure::Slice(..) => {
+            format!("first_id >= {first} AND last_id <= {last}")
+        }
         Measure::All | Measure::Null(_) | Measure::By(..) => {
             let at = |number: i64| format!("{}::timestamp", sql::literal(&civil(number).to_string()));
             format!("window_start >= {} AND window_end <= {}", at(first), at(last))

@@ -90,7 +90,8 @@ fn a_window_is_cut_by_what_is_known_of_it() {
     let day = unit(DAY_LONG);
     let start = day.extent.numbers().start();
     // Half of the table lies in this day, all of it in its last hour.
-    let edges: Vec<i64> = (0..50).map(|n| start - 1000 + n).chain((0..51).map(|n| start + 23 * 3_600_000_000 + n)).collect();
+    let edges: Vec<i64> =
+        (0..50).map(|n| start - 1000 + n).chain((0..51).map(|n| start + 23 * 3_600_000_000 + n)).collect();
     let size = Size { bytes: 8 << 20, spreads: vec![spread("at", SliceBy::Time, edges)] };
     let slices = cut(&day, &size, None, &berlin()).unwrap();
     let found = intervals(&slices, &day);
