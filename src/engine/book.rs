@@ -184,7 +184,7 @@ pub(super) fn resumable(
         // A file that left out less, or more, than is loaded by now is of no more use.
         let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
         match (exported, halves) {
-            (Some(exported), _) => ready.push(Shipment { index, exported }),
+            (Some(exported), _) => ready.push(Shipment { index, exported, _weight: None }),
             (None, Halves::Both | Halves::Export) => to_export.push(index),
             (None, Halves::Load) => {}
         }

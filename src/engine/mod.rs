@@ -6,7 +6,8 @@
 //! unit's state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -106,6 +107,36 @@ impl Ground<'_> {
 struct Shipment {
     index: usize,
     exported: Exported,
+    /// What it weighs, where this run exported it.
+    _weight: Option<Weight>,
+}
+
+/// Bytes of files that this run exported, and that no loader is done with yet.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    fn add(&self, bytes: u64) -> Weight {
+        self.0.fetch_add(bytes, Ordering::SeqCst);
+        Weight { waiting: self.clone(), bytes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A file's part of what waits, for as long as this lives.
+#[derive(Debug)]
+struct Weight {
+    waiting: Waiting,
+    bytes: u64,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.0.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// What both sides said of a plan.

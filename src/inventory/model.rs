@@ -76,6 +76,8 @@ pub struct Mount {
     pub subdir: String,
     /// Who should own it, by name: `user:group`. Checked by number on every host.
     pub owner: Option<Owner>,
+    /// While more than this waits there for its load, a run begins no further export. Bytes of files.
+    pub waiting: u64,
 }
 
 /// `user:group`, as written.

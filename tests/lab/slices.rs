@@ -140,3 +140,28 @@ fn what_is_not_cut_says_why() {
     assert_eq!(case.count(LOG), 1);
     case.assert_same("SELECT * FROM t ORDER BY id");
 }
+
+#[test]
+fn exports_do_not_run_ahead_of_loads_for_ever() {
+    let mut case = Case::new("waiting");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, at timestamp, v text)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT i, timestamp '2021-08-10' + i * interval '5 seconds', repeat('x', 50) \
+             FROM generate_series(0, 17279) i",
+        )
+        .unwrap();
+    let window = "{ table: public.t, window: { column: at, length: 1h } }";
+    case.inventory_with("    sessions: 1\n", "    from: 2021-08-10\n    until: 2021-08-11\n", &[window]);
+    let mount = format!("path: {}", case.mount().display());
+    case.edit_inventory(&mount, &format!("{mount}, waiting: 1B"));
+    case.target.batch_execute("BEGIN; LOCK t IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut run = case.command(&["run", "-v", "--no-progress"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(run.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("exports wait for loads")));
+    assert_eq!(case.files().len(), 8, "the first batch, and no more");
+    case.target.batch_execute("COMMIT").unwrap();
+    lines.for_each(drop);
+    assert!(run.wait().unwrap().success());
+    case.assert_same("SELECT * FROM t ORDER BY id");
+}
