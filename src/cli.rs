@@ -104,7 +104,7 @@ pub enum Command {
     /// Is every host, path, user, script and database ready? Changes nothing
     Preflight(Look),
     /// Show what `run` would do now; touches nothing
-    Plan(Select),
+    Plan(Planned),
     /// Export and load every unit that is due; resumes what an earlier run left
     Run(Run),
     /// The first half of `run`: files on the mount, nothing loaded
@@ -148,6 +148,17 @@ pub struct Select {
     /// Also try again what failed in as many runs as `retries` allows
     #[arg(long)]
     pub retry_failed: bool,
+}
+
+/// What is planned, and how closely.
+#[derive(Debug, Clone, Args)]
+pub struct Planned {
+    #[command(flatten)]
+    /// Which units.
+    pub select: Select,
+    /// Also ask the sources how large tables are, and show what is cut in slices as those
+    #[arg(long)]
+    pub slices: bool,
 }
 
 /// Which units are moved, and how the run begins.

@@ -172,7 +172,7 @@ pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<P
     let sources = prepare::describe(inventory, &units, &counted, pool, stop);
     nulls::note(ledger, &sources, run.started_at)?;
     let mut answers = Answers { already, ready, sources, ..Answers::default() };
-    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, ledger, pool, stop)?;
+    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, Some(ledger), pool, stop)?;
     let plan = match sliced {
         Some(sliced) => {
             ledger.replace(run, run.started_at, &sliced.replaced)?;

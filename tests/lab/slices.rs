@@ -26,6 +26,8 @@ fn a_whole_table_moves_in_slices_of_its_key() {
         let mut case = Case::new("slices");
         fill(&mut case, key, 20_000);
         case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 512KiB } }"]);
+        case.gpferry(&["plan"]).expect(0).says("1 unit to move");
+        case.gpferry(&["plan", "--slices"]).expect(0).says("slice …");
         case.gpferry(&["run"]).expect(0).says("20000 rows");
         case.assert_same("SELECT * FROM t ORDER BY id");
         let measures = format!("SELECT count(*) FROM gpferry.load_log WHERE measure = '{measure}'");
@@ -136,6 +138,7 @@ fn what_is_not_cut_says_why() {
         .batch_execute("INSERT INTO t SELECT i, repeat('x', 90) FROM generate_series(1, 5000) i; ANALYZE t")
         .unwrap();
     case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 64KiB } }"]);
+    case.gpferry(&["plan", "--slices"]).expect(0).says("no primary key by whose values it could be cut");
     case.gpferry(&["run"]).expect(0).says("no primary key by whose values it could be cut").says("5000 rows");
     assert_eq!(case.count(LOG), 1);
     case.assert_same("SELECT * FROM t ORDER BY id");
