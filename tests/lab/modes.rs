@@ -452,6 +452,10 @@ fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
         transaction.batch_execute(&find[0]).unwrap();
         explained.push(find[1].clone());
         explained.extend([clash.count(Kind::Twice), clash.leave_out()[0].clone()]);
+        // Under another name, since it is there by then.
+        explained.push(clash.remember().replace("gpferry_there ON", "gpferry_then ON"));
+        transaction.batch_execute(&clash.remember()).unwrap();
+        explained.push(clash.pull_back()[0].clone());
         for sql in explained {
             let plan = transaction.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use super::head::Hint;
 use super::rejected::Rejected;
 use super::way::{self, KEYS_SHOWN, as_source};
 use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed};
@@ -25,6 +26,15 @@ pub(super) enum Sorting {
     SkipIdentical,
     /// They are written to the rejects.
     Quarantine,
+}
+
+/// How a unit is loaded that was refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again<'a> {
+    /// What is done with rows whose keys collide.
+    pub(super) sorting: Sorting,
+    /// Where the COPY got to that was refused.
+    pub(super) hint: Option<Hint<'a>>,
 }
 
 /// What came of looking after a unit.
@@ -65,7 +75,10 @@ pub fn mend(
     };
     let begun = session.begin().and_then(|()| session.ease_sorting());
     let again = begun.map_err(NotLoaded::SessionLost).and_then(|()| {
-        let done = way::load(session, ground, cargo, rule, sorting)?;
+        let hint = failure.constraint.as_deref().zip(failure.line);
+        let hint = hint.map(|(constraint, line)| Hint { constraint, line });
+        let again = sorting.map(|sorting| Again { sorting, hint });
+        let done = way::load(session, ground, cargo, rule, again)?;
         if let Done::Copied(counts) = done {
             session.confirm(&cargo.unit.key, counts.loaded).map_err(NotLoaded::SessionLost)?;
         }
@@ -138,7 +151,9 @@ pub(super) fn sort_out(
             }
         }
         left += if sorting == Sorting::SkipIdentical { collisions.identical } else { 0 };
-        if !blocked {
+        if !blocked && collisions.rows() == 0 {
+            session.touch(clash.forget(), "leave colliding rows out").map_err(fatal_or_failed)?;
+        } else if !blocked {
             session.touch_all(&clash.leave_out(), "leave colliding rows out").map_err(fatal_or_failed)?;
         }
         if collisions.rows() > 0 {

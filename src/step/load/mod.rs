@@ -19,6 +19,7 @@ use crate::unit::Unit;
 
 mod doctor;
 mod fill;
+mod head;
 mod rejected;
 mod way;
 
