@@ -9,8 +9,8 @@ use crate::sql;
 
 /// Keys that collide, and how.
 pub(super) const CLASH: &str = "gpferry_clash";
-/// Keys of staged rows that the target has already.
-const THERE: &str = "gpferry_there";
+/// Keys of staged rows that the target has not yet.
+const FRESH: &str = "gpferry_fresh";
 /// Rows of the target that go to the staged ones.
 const PULLED: &str = "gpferry_pulled";
 
@@ -164,16 +164,22 @@ impl<'a> Clash<'a> {
         self.way.spread(|name| self.key.iter().any(|column| column.name == name))
     }
 
-    /// Remembers which keys of the staged rows are in the target already.
-    pub fn remember(&self) -> String {
-        format!(
-            "CREATE TEMP TABLE {THERE} ON COMMIT DROP AS SELECT {}, true AS gpferry_there FROM {STAGE} s \
-             JOIN {} t ON {}{}",
-            listed(self.key.iter().copied(), "s."),
-            self.way.into(),
-            self.on("s", "t"),
-            self.spread()
-        )
+    /// Remembers which keys of the staged rows are not in the target yet.
+    pub fn remember(&self) -> [String; 2] {
+        let key = || self.key.iter().copied();
+        [
+            format!(
+                "CREATE TEMP TABLE {FRESH} ON COMMIT DROP AS SELECT DISTINCT {} FROM {STAGE} s \
+                 LEFT JOIN (SELECT {}, true AS gpferry_there FROM {}) t ON {} WHERE t.gpferry_there IS NULL{}",
+                listed(key(), "s."),
+                listed(key(), ""),
+                self.way.into(),
+                self.on("s", "t"),
+                self.spread()
+            ),
+            // Else they are taken for few, and each is looked up by itself.
+            format!("ANALYZE {FRESH}"),
+        ]
     }
 
     /// Moves rows of the target that came since then to the staged rows that have their keys: finds them, puts them there,
@@ -182,13 +188,9 @@ impl<'a> Clash<'a> {
         let (into, columns) = (self.way.into(), self.way.columns(""));
         [
             format!(
-                "CREATE TEMP TABLE {PULLED} ON COMMIT DROP AS SELECT {} FROM {into} t \
-                 JOIN (SELECT DISTINCT {} FROM {STAGE}) s ON {} LEFT JOIN {THERE} h ON {} \
-                 WHERE h.gpferry_there IS NULL{}",
+                "CREATE TEMP TABLE {PULLED} ON COMMIT DROP AS SELECT {} FROM {into} t JOIN {FRESH} f ON {}{}",
                 self.way.columns("t."),
-                listed(self.key.iter().copied(), ""),
-                self.on("s", "t"),
-                self.on("s", "h"),
+                self.on("f", "t"),
                 self.spread()
             ),
             format!("INSERT INTO {STAGE} ({columns}) SELECT {columns} FROM {PULLED}"),

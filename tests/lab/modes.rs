@@ -453,8 +453,10 @@ fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
         explained.push(find[1].clone());
         explained.extend([clash.count(Kind::Twice), clash.leave_out()[0].clone()]);
         // Under another name, since it is there by then.
-        explained.push(clash.remember().replace("gpferry_there ON", "gpferry_then ON"));
-        transaction.batch_execute(&clash.remember()).unwrap();
+        let [remember, analyze] = clash.remember();
+        explained.push(remember.replace("gpferry_fresh ON", "gpferry_then ON"));
+        transaction.batch_execute("UPDATE gpferry_stage SET a = a + 2000000").unwrap();
+        transaction.batch_execute(&format!("{remember}; {analyze}")).unwrap();
         explained.push(clash.pull_back()[0].clone());
         for sql in explained {
             let plan = transaction.query(&format!("EXPLAIN {sql}"), &[]).unwrap();

@@ -80,7 +80,7 @@ impl Road<'_> {
         session.touch_all(&self.way.make_stage(), doing).map_err(fatal_or_failed)?;
         let (stage, into) = (self.way.copied_to(), self.way.into());
         let rest = fill::part(session, self.cargo, stage, rest)?;
-        session.touch(&clash.remember(), doing).map_err(fatal_or_failed)?;
+        session.touch_all(&clash.remember(), doing).map_err(fatal_or_failed)?;
         let head = reader(self.ground, self.cargo.exported).map_err(failed)?.only(..begin);
         let head = fill::part(session, self.cargo, &into, head)?;
         fill::agree(self.ground, self.cargo, head + rest)?;
