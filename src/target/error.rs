@@ -153,6 +153,9 @@ impl TargetError {
     }
 }
 
+/// What to try where a right is lacking, and nothing else is known.
+pub const LACKING: &str = "grant the loading user what it lacks: gpferry preflight says what that is";
+
 /// What to try, by SQLSTATE.
 fn remedy(sqlstate: &str) -> &'static str {
     match sqlstate {
@@ -161,7 +164,7 @@ fn remedy(sqlstate: &str) -> &'static str {
              stand twice in the source; then delete them in the target or correct the window, and run again"
         }
         "23502" => "a NOT NULL column of the target gets NULLs: correct the rows or the column",
-        "42501" => "grant the loading user what it lacks (INSERT on the table, USAGE on the schema)",
+        "42501" => LACKING,
         "42P01" | "3F000" => "create the table in the target, or correct its name in the inventory",
         "22P02" | "22P04" | "22007" | "22008" | "22003" | "22001" => {
             "a value does not fit its column: compare the column's type on both sides"

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::head::Hint;
 use super::rejected::Rejected;
 use super::way::{self, KEYS_SHOWN, as_source};
-use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed};
+use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed, limits_named};
 use crate::csv::{Cutter, Rows};
 use crate::inventory::{LoadMode, LoadRule, OnPkViolation};
 use crate::source::rows;
@@ -105,7 +105,7 @@ pub fn mend(
         Err(NotLoaded::Failed(more)) => {
             let usable = session.rollback().is_ok();
             // Told with the collisions, it is the first failure; refused otherwise, the next obstacle.
-            let more = *more;
+            let more = limits_named(*more, written, begin.elapsed());
             *failure =
                 if more.told { UnitFailure { constraint: failure.constraint.clone(), ..more } } else { more };
             (Mended::Failed, usable)
