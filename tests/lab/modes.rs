@@ -249,6 +249,11 @@ fn what_collides_is_put_in_quarantine_with_its_reason() {
             "b\"",
         ]
     );
+    let history = case.gpferry(&["history", "--format", "json"]).expect(0).json();
+    let one = &history["units"][0];
+    let counts = ["rows_exported", "rows_loaded", "rows_rejected"].map(|key| one[key].as_u64());
+    assert_eq!(counts, [Some(5), Some(1), Some(4)], "{history}");
+    case.gpferry(&["history"]).expect(0).says("LOADED KEPT OUT SIZE");
     // Loaded is loaded: the next run has nothing to do, and says no more of it.
     case.gpferry(&["run"]).expect(0);
     case.target.batch_execute("DROP SCHEMA gpferry CASCADE; DELETE FROM t WHERE id = 4").unwrap();
