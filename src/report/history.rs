@@ -210,6 +210,6 @@ mod tests {
         };
         let text = csv(&Found { rows: vec![one], more: false }, "attempts");
         assert!(text.starts_with("job,source,table,target,unit,"), "{text}");
-        assert!(text.contains("j,,,,\"a,\"\"b\"\"\",,,,,1,,,,1.50,,,,,\"two\nlines\",\n"), "{text}");
+        assert!(text.contains("j,,,,\"a,\"\"b\"\"\",,,,,1,,,,,1.50,,,,,\"two\nlines\",\n"), "{text}");
     }
 }
