@@ -16,9 +16,11 @@ use crate::names::TableName;
 use crate::sql::Condition;
 
 mod load;
+mod rights;
 mod windows;
 
 pub use load::*;
+pub use rights::Rights;
 pub use windows::*;
 
 /// A whole inventory.

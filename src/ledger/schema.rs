@@ -13,8 +13,13 @@ pub(super) struct Step {
 }
 
 /// What leads from version `n` to `n + 1`, at index `n`.
-pub(super) const STEPS: &[Step] =
-    &[step(FIRST), Step { sql: COVERAGE, then: coverage::of_units }, step(SWEPT), step(TALLIES)];
+pub(super) const STEPS: &[Step] = &[
+    step(FIRST),
+    Step { sql: COVERAGE, then: coverage::of_units },
+    step(SWEPT),
+    step(TALLIES),
+    step(REJECTED),
+];
 
 const fn step(sql: &'static str) -> Step {
     Step { sql, then: |_| Ok(()) }
@@ -201,4 +206,10 @@ CREATE TABLE pruned (
     what  TEXT PRIMARY KEY,
     at    TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Rows that were kept out of the target and are written down.
+const REJECTED: &str = "
+ALTER TABLE unit ADD COLUMN rows_rejected INTEGER;
+ALTER TABLE attempt ADD COLUMN rows_rejected INTEGER;
 ";

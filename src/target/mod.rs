@@ -28,7 +28,7 @@ pub use catalog::{Column, TargetTable};
 pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
-pub use error::TargetError;
+pub use error::{LACKING, TargetError};
 pub use facts::{Facts, Family};
 pub use load_log::{Claim, Counts, Entry, LogRow};
 pub use prune::{Held, Merge, Merged, OldRows};

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod argv;
+mod broken;
 mod catalog;
+mod collide;
 mod commit;
 mod create;
 mod ends;
