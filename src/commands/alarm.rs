@@ -159,7 +159,7 @@ const BUSY: &str = "another process tells the sinks right now; what waits is tol
 fn open(common: &Common) -> Result<Ledger, Failure> {
     let path: PathBuf = ledger_path(common);
     if !is_there(&path)? {
-        let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = rustix::io::Errno::NOENT.into();
         return Err(LedgerError::Io { path, error }.into());
     }
     Ok(Ledger::open(&path)?)
