@@ -7,10 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::judge::{Seen, judge};
-use super::look;
+use super::{deliver, look};
 use crate::inventory::{self, ConditionKind, Inventory};
 use crate::ledger::Ledger;
 use crate::ledger::alarms::{Alarm, Condition, Phase, Telling};
+use crate::ledger::lock::AlarmLock;
 
 const HOUR: i64 = 3600;
 
@@ -252,4 +253,92 @@ fn what_a_sink_did_not_hear_waits_with_the_reason() {
     assert_eq!(ledger.untold_messages("f", 10).unwrap()[0].id, id);
     ledger.note_told("f", &[id], None, at(2)).unwrap();
     assert_eq!(ledger.untold().unwrap(), []);
+}
+
+/// A ledger in which each of these units has failed.
+fn failing(ledger: &mut Ledger, inventory: &Inventory, count: usize) {
+    use crate::ledger::{Record, RecordedFailure, Run, State};
+    use crate::plan::{Catalog, Facts, Selection, plan};
+    let run = Run {
+        id: "r".into(),
+        command: "run".into(),
+        inventory: "i.yml".into(),
+        target_url: "u".into(),
+        started_at: at(0),
+    };
+    let units = plan(inventory, &Selection::default(), &Catalog::new(), &Facts::default(), at(0)).units;
+    let failure = RecordedFailure {
+        stage: "export",
+        error: "the host is down".into(),
+        remedy: "start it".into(),
+        counts: false,
+    };
+    let record = Record {
+        attempt: 1,
+        state: State::Failed,
+        started_at: at(0),
+        exported: None,
+        rows_loaded: None,
+        export_seconds: None,
+        load_seconds: None,
+        failure: Some(failure),
+    };
+    assert!(units.len() >= count, "{}", units.len());
+    ledger.record(&run, at(0), units.iter().take(count).map(|unit| (unit, &record))).unwrap();
+}
+
+#[test]
+fn many_at_once_are_told_each_once_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alarms.jsonl");
+    let mut ledger = Ledger::open(&directory.path().join("l.sqlite")).unwrap();
+    let inventory =
+        inventory(&format!("f: {{ kind: file, path: {} }}", path.display()), "until: 2023-08-10,");
+    failing(&mut ledger, &inventory, 700);
+    let looked = look(&ledger, &inventory, "u", at(1)).unwrap();
+    assert_eq!((looked.raised, looked.standing.len()), (700, 700));
+    let told = deliver(&ledger, &inventory, Duration::from_secs(30)).unwrap().unwrap();
+    assert_eq!((told.len(), told[0].messages, &told[0].error), (1, 700, &None));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: HashSet<&str> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();
+    assert_eq!((lines.len(), ids.len()), (700, 700));
+    assert!(lines.is_sorted_by_key(|line| line["number"].as_i64()));
+    let first = &lines[0];
+    assert_eq!(
+        (&first["window_start"], &first["window_end"]),
+        (&"2021-08-10T00:00:00".into(), &"2021-08-11T00:00:00".into())
+    );
+    assert_eq!(first["text"], "s:db^a^t^20210810000000^20210811000000 failed in export: the host is down");
+    assert_eq!(deliver(&ledger, &inventory, Duration::from_secs(30)).unwrap(), Some(vec![]));
+}
+
+#[test]
+fn one_process_tells_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&directory.path().join("l.sqlite")).unwrap();
+    let path = directory.path().join("alarms.jsonl");
+    let inventory = inventory(&format!("f: {{ kind: file, path: {} }}", path.display()), "late_after: 2h,");
+    look(&ledger, &inventory, "u", at(0)).unwrap();
+    let held = AlarmLock::take(ledger.path(), Duration::ZERO).unwrap().unwrap();
+    assert_eq!(deliver(&ledger, &inventory, Duration::from_millis(100)).unwrap(), None);
+    drop(held);
+    assert_eq!(deliver(&ledger, &inventory, Duration::from_secs(9)).unwrap().unwrap()[0].messages, 1);
+}
+
+#[test]
+fn what_is_over_for_long_is_forgotten_and_what_stands_is_not() {
+    let mut ledger = Ledger::scratch().unwrap();
+    let both = inventory(FILE, "late_after: 2h, expect_every: 1h,");
+    look(&ledger, &both, "u", at(0)).unwrap();
+    look(&ledger, &both, "u", at(2 * HOUR)).unwrap();
+    look(&ledger, &inventory(FILE, "late_after: 2h,"), "u", at(3 * HOUR)).unwrap();
+    assert_eq!(ledger.alarms(true).unwrap().len(), 2);
+    assert_eq!(ledger.prune(at(2 * HOUR), &[], false).unwrap().alarms, 0);
+    assert_eq!(ledger.prune(at(4 * HOUR), &["j".into()], false).unwrap().alarms, 0, "busy");
+    assert_eq!(ledger.prune(at(4 * HOUR), &[], true).unwrap().alarms, 1);
+    assert_eq!(ledger.prune(at(4 * HOUR), &[], false).unwrap().alarms, 1);
+    assert_eq!(ledger.alarms(true).unwrap().len(), 1);
+    assert_eq!(told(&ledger, "f"), ["raised late"]);
 }
