@@ -39,6 +39,10 @@ pub fn judge(
     now: Timestamp,
 ) -> Changes {
     let clock_went_back = last_look.is_some_and(|last| last > now);
+    let undecided = seen.undecided;
+    let is_open = |condition: &Condition| {
+        undecided.contains(&condition.key) || (clock_went_back && condition.kind.is_by_clock())
+    };
     let mut changes = Changes::default();
     let mut left: HashMap<String, Condition> = HashMap::new();
     let mut order = Vec::new();
@@ -56,13 +60,13 @@ pub fn judge(
             if since(alarm.seen_at, now) >= FORGOTTEN {
                 changes.over.push(alarm.number);
             }
-        } else if !seen.undecided.contains(key) && !(clock_went_back && alarm.condition.kind.is_by_clock()) {
+        } else if !is_open(&alarm.condition) {
             changes.over.push(alarm.number);
         }
     }
     for key in order {
         let Some(condition) = left.remove(&key) else { continue };
-        if !(clock_went_back && condition.kind.is_by_clock()) && !seen.undecided.contains(&key) {
+        if !is_open(&condition) {
             changes.raised.push(condition);
         }
     }

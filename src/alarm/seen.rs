@@ -173,3 +173,28 @@ fn not_run(job: &Job, every: Duration, runs: &JobRuns, now: Timestamp) -> Option
         remedy: "look at what starts it (cron), and at `gpferry history --runs`".into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_told_apart_by_window_and_group_and_moved_again_by_repair() {
+        let found = |start: &str, group: Option<&str>| Difference {
+            job: "j".into(),
+            source: "s".into(),
+            table: "a.t".into(),
+            series: "db^a^t".into(),
+            window_start: Some(start.into()),
+            window_end: Some("2021-08-11T00:00:00".into()),
+            group: group.map(str::to_owned),
+            text: "3 rows are missing in the target".into(),
+        };
+        let one = difference(found("2021-08-10T00:00:00", Some("1100")));
+        assert_eq!(one, difference(found("2021-08-10T00:00:00", Some("1100"))));
+        let others = [found("2021-08-10T00:00:00", None), found("2021-08-10T04:00:00", Some("1100"))];
+        assert!(others.into_iter().all(|other| difference(other).key != one.key));
+        assert_eq!((one.kind, one.group.as_deref()), (ConditionKind::Difference, Some("1100")));
+        assert_eq!(one.remedy, "`gpferry repair --job j --table a.t` moves it again");
+    }
+}

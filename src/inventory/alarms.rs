@@ -212,7 +212,11 @@ fn lay_over(reader: &mut Reader, at: &At<'_>, columns: &mut Vec<(String, ColumnV
                 }
             }
             (_, _) => {
-                reader.wrong_type(&at, "the name of a field, or a constant", format!("write it as {COLUMNS}"))
+                reader.wrong_type(
+                    &at,
+                    "the name of a field, or a constant",
+                    format!("write it as {COLUMNS}"),
+                );
             }
         }
     }

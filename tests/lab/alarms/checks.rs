@@ -93,16 +93,16 @@ fn a_late_table_and_a_job_that_is_not_run_are_found_by_the_check_alone() {
     let older = "UPDATE tally SET loaded_at = strftime('%Y-%m-%dT%H:%M:%S.000000Z', 'now', '-5 hours') WHERE measure = 'all'; \
                  UPDATE covered SET first = first - 18000000000, last = last - 18000000000 WHERE measure = 'all'";
     ledger(&case).execute_batch(older).unwrap();
-    let check = case.gpferry(&["alarm", "check"]).expect(4);
-    assert!(check.stdout.starts_with("ABNORMAL: 2 late;"), "{}", check.stdout);
-    check.says("is loaded up to 2021-08-03 00:00:00").says("has been due for 4h, and 3h is allowed");
-    // `until` is past: nobody waits for a run. Without it somebody does, since the last one.
-    case.edit_inventory("    until: 2021-08-05\n", "");
     ledger(&case)
         .execute_batch(
             "UPDATE job_run SET ran_at = '2021-08-05T00:00:00Z', expected_since = '2021-08-04T00:00:00Z'",
         )
         .unwrap();
+    let check = case.gpferry(&["alarm", "check"]).expect(4);
+    assert!(check.stdout.starts_with("ABNORMAL: 2 late;"), "{}", check.stdout);
+    check.says("is loaded up to 2021-08-03 00:00:00").says("has been due for 4h, and 3h is allowed");
+    // `until` is past: nobody waits for a run. Without it somebody does, since the last one.
+    case.edit_inventory("    until: 2021-08-05\n", "");
     let again = case.gpferry(&["alarm", "check"]).expect(4);
     assert!(again.stdout.starts_with("ABNORMAL: 2 late, 1 not_run;"), "{}", again.stdout);
     // A run of one table is not what was expected.
@@ -118,6 +118,23 @@ fn a_late_table_and_a_job_that_is_not_run_are_found_by_the_check_alone() {
         told,
         ["over late", "over late", "over not_run", "raised late", "raised late", "raised not_run"]
     );
+}
+
+#[test]
+fn many_who_ask_at_once_raise_and_tell_it_once() {
+    let case = colliding("alarm_many", "");
+    let sink = file(&case);
+    case.edit_inventory("sinks: {  }", "sinks: { x: { kind: file, path: /dev/null } }");
+    case.gpferry(&["run"]).expect(3);
+    case.edit_inventory("x: { kind: file, path: /dev/null }", &sink);
+    // The unit's alarm is one that nobody was ever told of.
+    ledger(&case).execute_batch("DELETE FROM alarm; DELETE FROM alarm_message").unwrap();
+    let asking: Vec<_> = (0..8).map(|_| case.command(&["alarm", "check"]).spawn().unwrap()).collect();
+    for mut one in asking {
+        assert_eq!(one.wait().unwrap().code(), Some(4));
+    }
+    case.gpferry(&["alarm", "send"]).expect(0);
+    assert_eq!(phases(&lines(&case)), ["raised failed"]);
 }
 
 #[test]
