@@ -19,6 +19,7 @@ use crate::source::SourceError;
 use crate::stop::Stop;
 use crate::target::Address;
 
+mod alarm;
 mod explain;
 mod facts;
 mod history;
@@ -51,6 +52,7 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Prune(prune) => prune::prune(common, prune),
         Command::RebuildLedger => rebuild::rebuild(common),
         Command::Import(import) => jobs::import(common, import, screen),
+        Command::Alarm { what } => alarm::alarm(common, what),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }

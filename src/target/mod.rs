@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postgres::{Client, Statement};
 
+mod alarms;
 mod catalog;
 mod clash;
 mod connect;
@@ -24,6 +25,7 @@ pub mod ready;
 mod shape;
 mod staging;
 
+pub use alarms::AlarmTable;
 pub use catalog::{Column, TargetTable};
 pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
