@@ -66,7 +66,13 @@ impl Progress {
     /// Takes an event in.
     pub fn hear(&mut self, event: &Event) {
         match &event.what {
-            What::Exporting { .. } | What::Loading | What::Retrying(_) | What::Left | What::Closed => {}
+            What::Exporting { .. }
+            | What::Loading
+            | What::Retrying(_)
+            | What::Left
+            | What::Closed
+            | What::Keying
+            | What::Keyed(_) => {}
             What::Exported { exported, .. } | What::Resumed(exported) => {
                 self.exported += 1;
                 self.bytes += exported.trailer.bytes;

@@ -94,7 +94,7 @@ pub(super) fn run(
     ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         remains::sweep(&inventory, &plan, &run, ledger)?;
-        if plan.units.is_empty() {
+        if plan.units.is_empty() && (plan.owed.is_empty() || halves == Halves::Export) {
             // Where nothing is due, nothing is touched: neither mount nor target.
             return Ok(Outcome::default());
         }
@@ -111,6 +111,7 @@ pub(super) fn run(
             halves,
             create_tables,
             show_keys: moves.show_keys,
+            selection: &wanted,
         };
         let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
         progress.finish();
@@ -162,7 +163,7 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() + totals.refused > 0
+    } else if totals.failed + totals.left() + totals.refused + totals.keys_failed > 0
         || plan.leaves_something()
         || !unlisted.is_empty()
     {

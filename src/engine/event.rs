@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::keys::KeyEnd;
 use crate::mount::Exported;
 use crate::step::UnitFailure;
 use crate::step::load::Loaded;
@@ -48,4 +49,8 @@ pub enum What {
     Failed(UnitFailure),
     /// It was not begun, since its job's `hours` are over.
     Closed,
+    /// It was the last of its table, whose primary key is built now.
+    Keying,
+    /// That has ended.
+    Keyed(KeyEnd),
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::keys::{self, Keys};
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::step::UnitFailure;
 use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, load_group, mend};
@@ -34,11 +35,18 @@ pub(super) struct Shared {
     target_down: AtomicBool,
     /// How to cancel what each thread's session is doing.
     cancellers: Mutex<HashMap<usize, Canceller>>,
+    /// Primary keys that are built after the rows.
+    pub(super) keys: Keys,
     /// When each thread's load has taken longer than it may.
     overdue: Mutex<HashMap<usize, Instant>>,
 }
 
 impl Shared {
+    /// Of loaders that build these keys.
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
     /// Sees that a stop ends: loads may finish for a while, then their statements are cancelled. Returns when
     /// `done` is closed.
     pub(super) fn watch(&self, stop: &Stop, done: &Receiver<()>) {
@@ -96,6 +104,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
                 // What is not loaded stays on the mount, and the next run finds it there.
                 if !ground.stop.asked() && !shared.target_down.load(Ordering::SeqCst) {
                     loader.group(&group);
+                    loader.keys(&group);
                 }
             }
         });
@@ -154,6 +163,22 @@ impl Loader<'_> {
             for one in &left {
                 self.single(*one, cargo.len() == 1, &error, began);
             }
+        }
+    }
+
+    /// Builds the keys of tables whose last unit has its answer now.
+    fn keys(&mut self, group: &[Shipment]) {
+        for shipment in group {
+            let unit = &self.ground.plan.units[shipment.index];
+            let Some(work) = self.shared.keys.answered(&unit.target) else { continue };
+            if self.ground.stop.asked() || self.shared.target_down.load(Ordering::SeqCst) {
+                continue;
+            }
+            self.tell.say(shipment.index, What::Keying);
+            let mut session = self.session.take();
+            let ended = keys::build(&work, self.ground.stop, &mut session, || self.open());
+            self.session = session;
+            ended.into_iter().for_each(|ended| self.tell.say(shipment.index, What::Keyed(ended)));
         }
     }
 

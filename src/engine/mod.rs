@@ -16,7 +16,8 @@ use crate::failure::Failure;
 use crate::inventory::{Hours, Inventory};
 use crate::ledger::{Ledger, Run};
 use crate::mount::{Exported, Mount};
-use crate::plan::Plan;
+use crate::owed::OwedKey;
+use crate::plan::{Plan, Selection};
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
 use crate::step::load::{How, found};
@@ -27,6 +28,7 @@ use crate::unit::Unit;
 mod book;
 mod event;
 mod exporter;
+pub mod keys;
 mod loader;
 mod nulls;
 pub mod prepare;
@@ -72,6 +74,8 @@ pub struct Ground<'a> {
     pub create_tables: bool,
     /// Whether keys that collide may be shown.
     pub show_keys: bool,
+    /// What an operator narrowed the command to.
+    pub selection: &'a Selection,
 }
 
 /// A run's outcome.
@@ -85,6 +89,10 @@ pub struct Outcome {
     pub created: Vec<tables::Created>,
     /// Units that were not begun, since their job's `hours` are over.
     pub closed: usize,
+    /// Primary keys that were to be built after the rows, and what came of it.
+    pub keys: Vec<keys::KeyEnd>,
+    /// Those that are still to be built, since a stop came first.
+    pub owed: Vec<OwedKey>,
 }
 
 impl Ground<'_> {
@@ -117,7 +125,7 @@ pub fn execute(
 ) -> Result<Outcome, Failure> {
     let plan = ground.plan;
     let mut book = Book::new(ground, ledger);
-    if plan.units.is_empty() {
+    if plan.units.is_empty() && (plan.owed.is_empty() || ground.halves == Halves::Export) {
         return Ok(book.close(false));
     }
     let (mut session, already) = ask_target(ground)?;
@@ -137,6 +145,10 @@ pub fn execute(
             return Ok(book.close(false));
         }
     }
+    // After a stop nothing more is built, and what is owed is said.
+    let left: Vec<_> = ready.iter().map(|one| one.index).chain(to_export.iter().copied()).collect();
+    let (first, later) = book.keys(&mut session, &left)?;
+    keys::build_all(ground, &first, |end| book.keyed(end))?;
     let mut orders = Vec::new();
     if !to_export.is_empty() {
         (orders, no_source_reached) = orders_of(&mut book, session, &to_export, listen)?;
@@ -146,7 +158,7 @@ pub fn execute(
     }
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
-    let shared = loader::Shared::default();
+    let shared = loader::Shared::new(later);
     std::thread::scope(|scope| {
         let (tell, events) = unbounded();
         let (ship, shipments) = unbounded();
@@ -166,6 +178,7 @@ pub fn execute(
         drop(working);
         followed
     })?;
+    keys::build_all(ground, &shared.keys.rest(), |end| book.keyed(end))?;
     Ok(book.close(no_source_reached))
 }
 

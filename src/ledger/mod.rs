@@ -23,6 +23,7 @@ pub mod lock;
 #[cfg(test)]
 mod memory_tests;
 pub mod overview;
+mod owed;
 pub mod prune;
 mod record;
 pub mod remains;

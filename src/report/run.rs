@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::keys;
 use super::plan::{skipped, unit};
 use super::tables::{created, notes};
 use super::{JSON_VERSION, block, count, two_decimals};
@@ -27,6 +28,12 @@ pub struct Totals {
     pub tables_done: u64,
     /// Tables that were made in the target.
     pub created: u64,
+    /// Primary keys that were built after the rows.
+    pub keys_built: u64,
+    /// Those that could not be built.
+    pub keys_failed: u64,
+    /// Those that are still to be built, since a stop came first.
+    pub keys_owed: u64,
     /// Units of the plan.
     pub units: u64,
     /// Units whose rows this run put into the target.
@@ -63,6 +70,9 @@ impl Totals {
             tables: tables.len() as u64,
             tables_done: tables.values().filter(|&&done| done).count() as u64,
             created: outcome.created.len() as u64,
+            keys_built: outcome.keys.iter().filter(|end| end.failure.is_none()).count() as u64,
+            keys_failed: outcome.keys.iter().filter(|end| end.failure.is_some()).count() as u64,
+            keys_owed: outcome.owed.len() as u64,
             units: outcome.fates.len() as u64,
             closed: outcome.closed as u64,
             ..Self::default()
@@ -95,9 +105,11 @@ impl Totals {
 /// For people.
 pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, width: u16) -> String {
     let mut shown = failures(plan, outcome, width);
+    shown.push_str(&keys::failures(&outcome.keys, width));
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     shown.push_str(&notes(&outcome.created));
+    shown.push_str(&keys::owed(&outcome.owed));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
     shown
 }
@@ -197,6 +209,12 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
     if halves == Halves::Both {
         parts.push(format!("{} created", totals.created));
     }
+    if totals.keys_built > 0 {
+        parts.push(format!("{} built", count(totals.keys_built, "key")));
+    }
+    if totals.keys_failed > 0 {
+        parts.push(format!("{} not built", count(totals.keys_failed, "key")));
+    }
     parts.push(format!("{} failed", totals.failed));
     let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
     let resume = if unfinished { ";\nthe same command resumes them" } else { "" };
@@ -235,8 +253,11 @@ pub fn json(
             "exported": totals.exported, "failed": totals.failed, "left": totals.left(), "outside_hours": totals.closed,
             "rows": totals.rows, "rejected": totals.rejected, "bytes": totals.bytes,
             "tables": totals.tables, "tables_done": totals.tables_done, "created": totals.created,
+            "keys_built": totals.keys_built, "keys_failed": totals.keys_failed, "keys_owed": totals.keys_owed,
         },
         "created": created(&outcome.created),
+        "keys": keys::json(&outcome.keys),
+        "owed_keys": outcome.owed,
         "units": units,
         "skipped": plan.skipped,
     })

@@ -8,6 +8,7 @@ mod commit;
 mod create;
 mod ends;
 mod keeping;
+mod keys;
 mod memory;
 mod modes;
 mod moves;
