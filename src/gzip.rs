@@ -4,6 +4,7 @@
 //! missing, and calls every fault an `io::Error`. [`CheckedReader`] closes these gaps: the checksum and length
 //! of every member are verified, the compressed size must be what was published, and each fault has a name.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -96,12 +97,21 @@ pub enum GzipError {
 }
 
 /// Inflates a published file, checking everything on the way.
-#[derive(Debug)]
 pub struct CheckedReader {
     path: PathBuf,
     published: u64,
     expected: usize,
     decoder: MultiGzDecoder<BufReader<Counted>>,
+    tell: Option<Tell>,
+}
+
+/// Hears how many bytes of the file have been read.
+type Tell = Box<dyn FnMut(u64) + Send>;
+
+impl fmt::Debug for CheckedReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedReader").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// A file that counts what was read from it.
@@ -127,7 +137,14 @@ impl CheckedReader {
         let buffer = usize::try_from(published).unwrap_or(READ_BUFFER).clamp(512, READ_BUFFER);
         let counted = BufReader::with_capacity(buffer, Counted { file, read: 0 });
         let expected = usize::try_from(trailer.isize).unwrap_or(usize::MAX);
-        Self { path: path.to_owned(), published, expected, decoder: MultiGzDecoder::new(counted) }
+        let decoder = MultiGzDecoder::new(counted);
+        Self { path: path.to_owned(), published, expected, decoder, tell: None }
+    }
+
+    /// Tells after every piece how many bytes of the file have been read.
+    #[must_use]
+    pub fn telling(self, tell: impl FnMut(u64) + Send + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), ..self }
     }
 
     /// How much data the trailer speaks of, in bytes: exact for one member of less than 4 GiB, else a hint.
@@ -143,7 +160,12 @@ impl CheckedReader {
         loop {
             match self.decoder.read(buffer) {
                 Ok(0) => return self.at_end().map(|()| 0),
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    if let Some(tell) = &mut self.tell {
+                        tell(self.decoder.get_ref().get_ref().read);
+                    }
+                    return Ok(n);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.named(&error)),
             }

@@ -99,7 +99,7 @@ pub(super) fn run(
             return Ok(Outcome::default());
         }
         let mount = Mount::open(&inventory.mount)?;
-        let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
+        let mut progress = Progress::new(screen, &plan, halves, common.no_progress);
         let ground = Ground {
             inventory: &inventory,
             plan: &plan,

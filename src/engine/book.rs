@@ -179,7 +179,7 @@ impl<'a> Book<'a> {
             self.closed += 1;
             return Ok(());
         }
-        if matches!(event.what, What::Keying) {
+        if matches!(event.what, What::Keying | What::Read(_)) {
             return Ok(());
         }
         if let What::Keyed(end) = event.what {
@@ -270,7 +270,7 @@ impl Fate {
                 record.state = State::Exported;
                 record.exported = Some(exported);
             }
-            What::Closed | What::Keying | What::Keyed(_) => {}
+            What::Closed | What::Read(_) | What::Keying | What::Keyed(_) => {}
             What::Loading => record.state = State::Loading,
             What::Loaded(loaded) => {
                 record.state = State::Loaded;

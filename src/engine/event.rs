@@ -39,6 +39,8 @@ pub enum What {
     Resumed(Exported),
     /// Its load began.
     Loading,
+    /// So many compressed bytes of its file have been read by its load: a few times a second, for large files only.
+    Read(u64),
     /// Its rows are in the target.
     Loaded(Loaded),
     /// An attempt failed and another one follows.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::keys::{self, Keys};
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::step::UnitFailure;
-use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, load_group, mend};
+use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, Reads, load_group, mend};
 use crate::stop::Stop;
 use crate::target::{Canceller, Session, TargetError};
 
@@ -95,7 +95,11 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     let threads = ground.inventory.target.sessions.min(most);
     for thread in 0..threads {
         let (shipments, tell) = (shipments.clone(), Tell(tell.clone()));
-        let mut loader = Loader { ground, thread, shared, session: None, tell };
+        let reads = Reads::new({
+            let tell = tell.clone();
+            move |unit, bytes| tell.say(unit, What::Read(bytes))
+        });
+        let mut loader = Loader { ground, thread, shared, session: None, tell, reads };
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
                 let group = gather(first, &shipments, threads, |one| {
@@ -142,6 +146,7 @@ struct Loader<'a> {
     shared: &'a Shared,
     session: Option<Session>,
     tell: Tell,
+    reads: Reads,
 }
 
 impl Loader<'_> {
@@ -310,7 +315,7 @@ impl Loader<'_> {
 
     fn step(&self) -> load::Ground<'_> {
         let Ground { mount, run, stop, inventory, show_keys, .. } = self.ground;
-        load::Ground { mount, run: &run.id, stop, zone: &inventory.timezone, show_keys }
+        load::Ground { mount, run: &run.id, stop, zone: &inventory.timezone, show_keys, reads: &self.reads }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

@@ -11,10 +11,14 @@ use crate::world::{fill, forget, gpferry, reset};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     let rounds = settings.rounds.min(3);
-    let sizes = [1000, 10_000, 100_000, settings.rows / 2, settings.rows];
-    let larger: &[usize] = if settings.long { &[5_000_000, 10_000_000] } else { &[] };
+    let mut sizes = vec![1000, 10_000, 100_000, settings.rows / 2, settings.rows];
+    if settings.long {
+        sizes.extend([5_000_000, 10_000_000]);
+    }
+    sizes.sort_unstable();
+    sizes.dedup();
     println!("\nover the size of one table; medians of {rounds}");
-    let rows = sizes.iter().chain(larger).map(|&rows| over_rows(rows, rounds)).collect::<Vec<_>>();
+    let rows = sizes.iter().map(|&rows| over_rows(rows, rounds)).collect::<Vec<_>>();
     println!("\nover the number of tables, of 3 rows each on average; medians of {rounds}");
     let tables = over_tables(settings, rounds);
     json!({ "rows": rows, "tables": tables })

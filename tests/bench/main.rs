@@ -66,7 +66,7 @@ fn main() {
         rounds: setting("GPFERRY_BENCH_ROUNDS", 5),
         rows: setting("GPFERRY_BENCH_ROWS", 2_000_000),
         tables: setting("GPFERRY_BENCH_TABLES", 9038),
-        long: std::env::var("GPFERRY_BENCH_LONG").is_ok(),
+        long: is_set("GPFERRY_BENCH_LONG"),
     };
     let only = std::env::var("GPFERRY_BENCH_ONLY").unwrap_or_default();
     let only: Vec<&str> = only.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
@@ -86,7 +86,7 @@ fn main() {
     fs::write(directory.join("bench.json"), format!("{document:#}\n")).unwrap();
     plot::draw(&document, &directory);
     println!("\nas JSON and SVG: target/bench/");
-    if std::env::var("GPFERRY_BENCH_WRITE").is_ok() {
+    if is_set("GPFERRY_BENCH_WRITE") {
         let docs = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs"));
         fs::create_dir_all(docs.join("performance")).unwrap();
         plot::draw(&document, &docs.join("performance"));
@@ -94,6 +94,10 @@ fn main() {
         println!("and in docs/performance.md");
     }
     meter.close();
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0")
 }
 
 fn setting(name: &str, default: usize) -> usize {

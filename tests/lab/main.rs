@@ -15,6 +15,7 @@ mod moves;
 mod oracle;
 mod planted;
 mod preflight;
+mod progress;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;

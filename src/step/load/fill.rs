@@ -53,7 +53,7 @@ pub(super) fn whole(
     cargo: &Cargo<'_>,
     table: &str,
 ) -> Result<u64, NotLoaded> {
-    let reader = reader(ground, cargo.exported).map_err(failed)?;
+    let reader = reader(ground, cargo).map_err(failed)?;
     match session.copy_to(table, &cargo.exported.columns, reader) {
         Ok(rows) => agree(ground, cargo, rows).map(|()| rows),
         Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
@@ -92,7 +92,7 @@ struct Sieve<'a, 'r> {
 
 impl Sieve<'_, '_> {
     fn file(&mut self, ground: Ground<'_>) -> Result<(), NotLoaded> {
-        let mut reader = reader(ground, self.cargo.exported).map_err(failed)?;
+        let mut reader = reader(ground, self.cargo).map_err(failed)?;
         let (mut cutter, mut buffer) = (Cutter::default(), vec![0; READ]);
         loop {
             match reader.next(&mut buffer).map_err(|error| failed(UnitFailure::of_file(&error)))? {
