@@ -7,15 +7,15 @@ use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
 use super::keys::{self, KeyEnd, Keys, Work};
-use super::{Event, Ground, Halves, Outcome, Shipment, What, tables};
+use super::{Event, Ground, Halves, Outcome, Shipment, What, session, tables};
 use crate::failure::Failure;
 use crate::ledger::{Ledger, Record, RecordedFailure, State};
 use crate::names::TableName;
 use crate::owed::OwedKey;
-use crate::plan::{Needed, key_can_wait};
+use crate::plan::{Needed, Plan, key_can_wait};
 use crate::step::load::How;
 use crate::step::{Stage, UnitFailure};
-use crate::target::{LogRow, Session};
+use crate::target::LogRow;
 use crate::unit::{Rows, Unit, read_id};
 
 /// How long a unit's progress may wait for the ledger, to be written together with others'.
@@ -62,7 +62,6 @@ impl<'a> Book<'a> {
     /// out; says whether no source could be reached that knows how they are made.
     pub(super) fn create_tables(
         &mut self,
-        session: &mut Session,
         ready: &mut Vec<Shipment>,
         to_export: &mut Vec<usize>,
         listen: &mut dyn FnMut(&Event),
@@ -74,7 +73,8 @@ impl<'a> Book<'a> {
         let can_wait = |table: &TableName| {
             key_can_wait(left.iter().map(|&index| &plan.units[index]).filter(|unit| unit.target == *table))
         };
-        let tables = tables::create_missing(session, inventory, &needed, pool, stop, &can_wait)?;
+        let mut session = session(self.ground)?;
+        let tables = tables::create_missing(&mut session, inventory, &needed, pool, stop, &can_wait)?;
         let failure = |index: usize| tables.failed.get(&plan.units[index].target);
         for &unit in &left {
             if let Some(failure) = failure(unit) {
@@ -91,15 +91,16 @@ impl<'a> Book<'a> {
         Ok(tables.no_source_reached)
     }
 
-    /// Asks what keys are owed, and sorts those that this run builds: before anything is loaded, and after the units that
-    /// are left. The ledger learns of all of them first.
+    /// Sorts the keys that this run builds, of those that were owed before it and those of tables that it made: before
+    /// anything is loaded, and after the units that are left. The ledger learns of all of them first.
     pub(super) fn keys(
         &mut self,
-        session: &mut Session,
+        before: Vec<OwedKey>,
         left: &[usize],
     ) -> Result<(Vec<Work>, Keys), Failure> {
         let Ground { plan, run, .. } = self.ground;
-        self.owed = keys::owed(session, self.ledger.owed_keys(&run.target_url)?)?;
+        self.owed = before;
+        self.owed.extend(self.created.iter().filter_map(|table| table.owed.clone()));
         self.ledger.owe(&run.target_url, &self.owed)?;
         let units: Vec<&Unit> = left.iter().map(|&index| &plan.units[index]).collect();
         let (first, later) = keys::sorted(self.ground, &self.owed, &units);
@@ -115,30 +116,6 @@ impl<'a> Book<'a> {
         }
         self.keyed.push(end);
         Ok(())
-    }
-
-    /// Sorts what is left into files that an earlier run published and units that have to be exported.
-    pub(super) fn resumable(
-        &self,
-        left: Vec<usize>,
-        halves: Halves,
-    ) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
-        let (mut ready, mut to_export) = (Vec::new(), Vec::new());
-        for index in left {
-            let unit = &self.ground.plan.units[index];
-            let exported = match halves {
-                Halves::Both | Halves::Load if unit.waits => self.ledger.exported(&unit.key)?,
-                Halves::Both | Halves::Load | Halves::Export => None,
-            };
-            // A file that left out less, or more, than is loaded by now is of no more use.
-            let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
-            match (exported, halves) {
-                (Some(exported), _) => ready.push(Shipment { index, exported }),
-                (None, Halves::Both | Halves::Export) => to_export.push(index),
-                (None, Halves::Load) => {}
-            }
-        }
-        Ok((ready, to_export))
     }
 
     /// Hears events until nobody is left to tell any.
@@ -235,6 +212,31 @@ impl<'a> Book<'a> {
         let owed = own.into_iter().filter(|key| !has_ended(key)).collect();
         Outcome { fates, no_source_reached, created, closed, keys: keyed, owed }
     }
+}
+
+/// Sorts what is left into files that an earlier run published and units that have to be exported.
+pub(super) fn resumable(
+    plan: &Plan,
+    ledger: &Ledger,
+    left: Vec<usize>,
+    halves: Halves,
+) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
+    let (mut ready, mut to_export) = (Vec::new(), Vec::new());
+    for index in left {
+        let unit = &plan.units[index];
+        let exported = match halves {
+            Halves::Both | Halves::Load if unit.waits => ledger.exported(&unit.key)?,
+            Halves::Both | Halves::Load | Halves::Export => None,
+        };
+        // A file that left out less, or more, than is loaded by now is of no more use.
+        let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
+        match (exported, halves) {
+            (Some(exported), _) => ready.push(Shipment { index, exported }),
+            (None, Halves::Both | Halves::Export) => to_export.push(index),
+            (None, Halves::Load) => {}
+        }
+    }
+    Ok((ready, to_export))
 }
 
 impl Fate {

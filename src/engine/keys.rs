@@ -47,11 +47,11 @@ pub(super) struct Work {
 }
 
 /// All that is owed in the target: what comments on tables say, and what the ledger remembers besides.
-pub(super) fn owed(session: &mut Session, remembered: Vec<OwedKey>) -> Result<Vec<OwedKey>, TargetError> {
+pub(super) fn owed(session: &mut Session, remembered: &[OwedKey]) -> Result<Vec<OwedKey>, TargetError> {
     let mut owed = session.owed_keys()?;
     for one in remembered {
-        if !owed.iter().any(|told| told.table == one.table) && session.still_owes(&one)? {
-            owed.push(one);
+        if !owed.iter().any(|told| told.table == one.table) && session.still_owes(one)? {
+            owed.push(one.clone());
         }
     }
     Ok(owed)

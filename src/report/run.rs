@@ -13,7 +13,7 @@ use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
 use crate::inventory::Rejects;
 use crate::ledger::State;
-use crate::plan::Plan;
+use crate::plan::{Change, Plan};
 use crate::step::UnitFailure;
 use crate::step::load::How;
 use crate::target::Kind;
@@ -111,6 +111,9 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
     shown.push_str(&keys::failures(&outcome.keys, width));
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
+    // What a plan says beforehand; but this only the run found out.
+    let large = plan.notes.iter().filter(|note| matches!(note.change, Change::Large { .. }));
+    shown.push_str(&super::plan::notes(large));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&keys::owed(&outcome.owed));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
@@ -186,13 +189,10 @@ fn rejects(plan: &Plan, outcome: &Outcome) -> String {
 
 /// What was done, and, as the last line, what an operator looks at first; it reads alike in every mode of working.
 fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
-    let mut shown = String::new();
-    if totals.units > 0 {
-        shown.push_str(&format!("{}\n", done(totals, halves).join(", ")));
-    }
+    let mut shown = format!("{}\n", done(totals, halves).join(", "));
     let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
     if unfinished {
-        shown.push_str("the same command resumes what is left\n");
+        shown.push_str("the same command resumes them\n");
     }
     let rows = if halves == Halves::Export { totals.rows_exported } else { totals.rows };
     let mut parts = vec![format!("{}/{} tables", totals.tables_done, totals.tables), count(rows, "row")];

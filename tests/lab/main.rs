@@ -20,6 +20,7 @@ mod progress;
 mod proxy;
 mod refuses;
 mod secrets;
+mod slices;
 mod ssh;
 mod support;
 mod target;
