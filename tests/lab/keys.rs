@@ -213,6 +213,27 @@ fn the_key_comes_though_a_window_failed_and_the_window_comes_after_it() {
 }
 
 #[test]
+fn slices_are_all_loaded_before_the_key_is_built() {
+    let mut case = Case::new("keys_slices");
+    large(&mut case, "t");
+    // Says how many rows the table had when its key came.
+    case.target
+        .batch_execute(
+            "CREATE TABLE at_key (n bigint); GRANT ALL ON at_key TO loader; \
+             CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF to_regclass('public.t') IS NOT NULL THEN INSERT INTO at_key SELECT count(*) FROM public.t; END IF; \
+             END $$; CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION see()",
+        )
+        .unwrap();
+    case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 256KiB } }"]);
+    let ran = case.gpferry(&["run", "--create-tables", "--format", "json"]).expect(0).json();
+    assert!(ran["totals"]["units"].as_u64().unwrap() > 1, "{ran}");
+    assert_eq!(ran["totals"]["keys_built"], 1, "{ran}");
+    assert_eq!(case.count("SELECT max(n) FROM at_key"), ROWS);
+    case.assert_same("SELECT * FROM t ORDER BY a");
+}
+
+#[test]
 fn what_needs_the_key_gets_it_before_its_rows() {
     let mut case = killed_between("keys_first");
     case.edit_inventory("window: none }", "window: none, every: 1ms, load: { mode: merge } }");
