@@ -4,6 +4,7 @@
 //! missing, and calls every fault an `io::Error`. [`CheckedReader`] closes these gaps: the checksum and length
 //! of every member are verified, the compressed size must be what was published, and each fault has a name.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::RangeTo;
@@ -97,7 +98,6 @@ pub enum GzipError {
 }
 
 /// Inflates a published file, checking everything on the way.
-#[derive(Debug)]
 pub struct CheckedReader {
     path: PathBuf,
     published: u64,
@@ -109,6 +109,16 @@ pub struct CheckedReader {
     part: RangeTo<u64>,
     /// Inflated bytes that were given back.
     back: Vec<u8>,
+    tell: Option<Tell>,
+}
+
+/// Hears how many bytes of the file have been read.
+type Tell = Box<dyn FnMut(u64) + Send>;
+
+impl fmt::Debug for CheckedReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedReader").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// A file that counts what was read from it.
@@ -143,6 +153,7 @@ impl CheckedReader {
             at: 0,
             part: ..u64::MAX,
             back: Vec::new(),
+            tell: None,
         }
     }
 
@@ -154,6 +165,12 @@ impl CheckedReader {
     /// Gives bytes back, to be handed out again by what comes next.
     pub fn give_back(&mut self, bytes: &[u8]) {
         self.back.splice(0..0, bytes.iter().copied());
+    }
+
+    /// Tells after every piece how many bytes of the file have been read.
+    #[must_use]
+    pub fn telling(self, tell: impl FnMut(u64) + Send + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), ..self }
     }
 
     /// How much data the trailer speaks of, in bytes: exact for one member of less than 4 GiB, else a hint.
@@ -176,6 +193,9 @@ impl CheckedReader {
             match self.decoder.read(buffer) {
                 Ok(0) => return self.at_end().map(|()| 0),
                 Ok(n) => {
+                    if let Some(tell) = &mut self.tell {
+                        tell(self.decoder.get_ref().get_ref().read);
+                    }
                     let left = self.part.end.saturating_sub(self.at);
                     self.at += n as u64;
                     match usize::try_from(left).unwrap_or(usize::MAX).min(n) {

@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod measure;
 pub mod mount;
 pub mod names;
+pub mod owed;
 pub mod plan;
 pub mod progress;
 pub mod prune;

@@ -95,7 +95,7 @@ pub(super) fn run(
     ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         remains::sweep(&inventory, &plan, &run, ledger)?;
-        if plan.units.is_empty() {
+        if plan.units.is_empty() && (plan.owed.is_empty() || halves == Halves::Export) {
             // Where nothing is due, nothing is touched: neither mount nor target.
             return Ok((Outcome::default(), None));
         }
@@ -111,10 +111,11 @@ pub(super) fn run(
             halves,
             create_tables,
             show_keys: moves.show_keys,
+            selection: &wanted,
         };
         let (answers, sliced) = ask(ground, ledger)?;
         let ground = Ground { plan: sliced.as_ref().unwrap_or(&plan), ..ground };
-        let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+        let mut progress = Progress::new(screen, ground.plan, halves, common.no_progress);
         let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
         progress.finish();
         Ok((outcome?, sliced))
@@ -186,7 +187,7 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() + totals.refused > 0
+    } else if totals.failed + totals.left() + totals.refused + totals.keys_failed > 0
         || plan.leaves_something()
         || !unlisted.is_empty()
     {

@@ -24,6 +24,7 @@ pub mod lock;
 #[cfg(test)]
 mod memory_tests;
 pub mod overview;
+mod owed;
 pub mod prune;
 mod record;
 pub mod remains;

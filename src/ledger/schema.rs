@@ -20,11 +20,24 @@ pub(super) const STEPS: &[Step] = &[
     step(TALLIES),
     step(REJECTED),
     step(ALARMS),
+    step(OWED),
 ];
 
 const fn step(sql: &'static str) -> Step {
     Step { sql, then: |_| Ok(()) }
 }
+
+/// Primary keys that tables of the target are still to get: `columns` is JSON.
+const OWED: &str = "
+CREATE TABLE owed_key (
+    target_url   TEXT NOT NULL,
+    schema_name  TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    columns      TEXT NOT NULL,
+    oid          INTEGER NOT NULL,
+    PRIMARY KEY (target_url, schema_name, table_name)
+) STRICT, WITHOUT ROWID;
+";
 
 const FIRST: &str = "
 CREATE TABLE run (

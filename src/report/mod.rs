@@ -5,6 +5,7 @@ pub mod explain;
 pub mod failure;
 pub mod history;
 pub mod import;
+mod keys;
 pub mod plan;
 pub mod preflight;
 pub mod prune;

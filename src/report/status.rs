@@ -3,9 +3,10 @@
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, block, count, table, trimmed};
+use super::{JSON_VERSION, block, count, keys, table, trimmed};
 use crate::ledger::overview::TableStatus;
 use crate::ledger::status::FailedUnit;
+use crate::owed::OwedKey;
 use crate::window::human;
 
 /// Failed units that are shown to people at most.
@@ -59,7 +60,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// For people. Columns that would hold nothing but zeros are left out.
-pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String {
+pub fn text(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey], width: u16) -> String {
     if tables.is_empty() {
         return "nothing has been moved yet\n".into();
     }
@@ -83,6 +84,9 @@ pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String
     if failed.len() > MOST {
         let more = count((failed.len() - MOST) as u64, "more failed unit");
         text.push_str(&format!("\nand {more}: `gpferry history --state failed` lists them\n"));
+    }
+    if !owed.is_empty() {
+        text.push_str(&format!("\n{}", keys::owed(owed)));
     }
     text
 }
@@ -131,6 +135,6 @@ fn one_failed(unit: &FailedUnit, width: u16) -> String {
 }
 
 /// For programs.
-pub fn json(tables: &[TableStatus], failed: &[FailedUnit]) -> Value {
-    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed })
+pub fn json(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey]) -> Value {
+    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed, "owed_keys": owed })
 }

@@ -11,12 +11,14 @@ mod commit;
 mod create;
 mod ends;
 mod keeping;
+mod keys;
 mod memory;
 mod modes;
 mod moves;
 mod oracle;
 mod planted;
 mod preflight;
+mod progress;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;

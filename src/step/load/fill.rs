@@ -54,7 +54,7 @@ pub(super) fn whole(
     cargo: &Cargo<'_>,
     table: &str,
 ) -> Result<u64, NotLoaded> {
-    let reader = reader(ground, cargo.exported).map_err(failed)?;
+    let reader = reader(ground, cargo).map_err(failed)?;
     let rows = part(session, cargo, table, reader)?;
     agree(ground, cargo, rows).map(|()| rows)
 }
@@ -104,7 +104,7 @@ struct Sieve<'a, 'r> {
 
 impl Sieve<'_, '_> {
     fn file(&mut self, ground: Ground<'_>) -> Result<(), NotLoaded> {
-        let mut reader = reader(ground, self.cargo.exported).map_err(failed)?;
+        let mut reader = reader(ground, self.cargo).map_err(failed)?;
         let (mut cutter, mut buffer) = (Cutter::default(), vec![0; READ]);
         loop {
             match reader.next(&mut buffer).map_err(|error| failed(UnitFailure::of_file(&error)))? {

@@ -38,7 +38,7 @@ impl Road<'_> {
         if unique.name != hint.constraint {
             return Ok(None);
         }
-        let mut rest = reader(self.ground, self.cargo.exported).map_err(failed)?;
+        let mut rest = reader(self.ground, self.cargo).map_err(failed)?;
         let found = skip_to(hint.line, &mut rest);
         let Some(begin) = found.map_err(|error| failed(UnitFailure::of_file(&error)))? else {
             return Ok(None);
@@ -81,7 +81,7 @@ impl Road<'_> {
         let (stage, into) = (self.way.copied_to(), self.way.into());
         let rest = fill::part(session, self.cargo, stage, rest)?;
         session.touch_all(&clash.remember(), doing).map_err(fatal_or_failed)?;
-        let head = reader(self.ground, self.cargo.exported).map_err(failed)?.only(..begin);
+        let head = reader(self.ground, self.cargo).map_err(failed)?.only(..begin);
         let head = fill::part(session, self.cargo, &into, head)?;
         fill::agree(self.ground, self.cargo, head + rest)?;
         let [look, put, take] = clash.pull_back();

@@ -20,10 +20,15 @@ use crate::unit::Unit;
 mod doctor;
 mod fill;
 mod head;
+mod reads;
 mod rejected;
 mod way;
 
 pub use doctor::{Mended, mend};
+pub use reads::Reads;
+
+/// From so many compressed bytes on it is told how much of a file has been read.
+const LARGE: u64 = 1 << 20;
 
 /// What a load stands on.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +43,8 @@ pub struct Ground<'a> {
     pub zone: &'a TimeZone,
     /// Whether keys that collide, which are cell values, may be shown.
     pub show_keys: bool,
+    /// Who hears how much of a large file has been read.
+    pub reads: &'a Reads,
 }
 
 /// A unit with the proof that it was exported.
@@ -294,12 +301,14 @@ enum Done {
     AlreadyThere,
 }
 
-fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
+fn reader(ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<CheckedReader, UnitFailure> {
+    let exported = cargo.exported;
     let file = ground
         .mount
         .open_exported(exported, ground.stop)
         .map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    Ok(CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer))
+    let reader = CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer);
+    Ok(if exported.trailer.bytes < LARGE { reader } else { reader.telling(ground.reads.of(cargo.index)) })
 }
 
 fn entry<'a>(run: &'a str, cargo: &Cargo<'a>, mode: LoadMode, counts: Counts) -> Entry<'a> {
