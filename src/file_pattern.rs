@@ -226,6 +226,7 @@ pub(crate) mod tests {
             filter: None,
             load: LoadRule::default(),
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
+            compare: Default::default(),
         };
         let series = series_of("d", &table, None);
         Unit {

@@ -6,6 +6,7 @@
 
 mod argv;
 mod catalog;
+mod compare;
 mod draft;
 mod fault;
 mod jobs;

@@ -15,9 +15,11 @@ use crate::file_pattern::FilePattern;
 use crate::names::TableName;
 use crate::sql::Condition;
 
+mod compare;
 mod load;
 mod windows;
 
+pub use compare::*;
 pub use load::*;
 pub use windows::*;
 
@@ -251,6 +253,8 @@ pub struct TableEntry {
     pub load: LoadRule,
     /// How it is exported.
     pub export: ExportRule,
+    /// How it is compared.
+    pub compare: CompareRule,
 }
 
 /// Which tables an entry means.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::Glob;
 
+use super::compare;
 use super::fault::Fault;
-use super::model::{Pattern, TableEntry, TableSelector, WindowRule};
+use super::model::{CompareRule, Pattern, TableEntry, TableSelector, WindowRule};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{any_text, length, text};
@@ -14,7 +15,7 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] = &["table", "tables", "except", "target", "window", "where", "load", "export", "every"];
+const KEYS: &[&str] = &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "compare"];
 const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 
@@ -71,6 +72,7 @@ pub(super) fn read(
                     target: None,
                     filter: None,
                     every: None,
+                    compare: CompareRule::default(),
                     rules: rules.clone(),
                 })
             }
@@ -111,6 +113,7 @@ struct Entry {
     target: Option<TableName>,
     filter: Option<Condition>,
     every: Option<Length>,
+    compare: CompareRule,
     rules: Rules,
 }
 
@@ -123,6 +126,7 @@ impl Entry {
             filter: self.filter,
             load: self.rules.load_rule(),
             export: self.rules.export_rule(),
+            compare: self.compare,
         }
     }
 }
@@ -146,7 +150,8 @@ fn read_map(reader: &mut Reader, at: &At<'_>, rules: &Rules, matches: &mut Match
     });
     let filter = fields.get("where").and_then(|at| read_condition(reader, &at));
     let every = fields.get("every").and_then(|at| read_every(reader, &at, &rules));
-    Some(Entry { what: what?, target, filter, every, rules })
+    let compare = fields.get("compare").map(|at| compare::read(reader, &at)).unwrap_or_default();
+    Some(Entry { what: what?, target, filter, every, compare, rules })
 }
 
 fn read_selector(reader: &mut Reader, fields: &Fields<'_>) -> Option<TableSelector> {
