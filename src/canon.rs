@@ -106,8 +106,8 @@ struct Common {
 impl Pair<'_> {
     fn common(&self, source: &Kind, target: &Kind) -> Result<Common, String> {
         use Kind::{
-            Array, Bit, Boolean, Bytes, Char, Date, Float, Geometry, Integer, Json, Jsonb, Numeric, Other, Plain,
-            Text, Timestamp, Timestamptz,
+            Array, Bit, Boolean, Bytes, Char, Date, Float, Geometry, Integer, Json, Jsonb, Numeric, Other,
+            Plain, Text, Timestamp, Timestamptz,
         };
         let value = &self.value;
         match (source, target) {
@@ -115,7 +115,9 @@ impl Pair<'_> {
             (Numeric(one), Numeric(other)) if one.is_some() && one == other => {
                 Ok(self.both(format!("CAST({value} AS text)")))
             }
-            (Integer | Numeric(_), Integer | Numeric(_)) => Ok(self.both(trimmed(&format!("CAST({value} AS numeric)")))),
+            (Integer | Numeric(_), Integer | Numeric(_)) => {
+                Ok(self.both(trimmed(&format!("CAST({value} AS numeric)"))))
+            }
             (Float(one), Float(other)) if one == other => {
                 Ok(self.both(format!("encode({}({value}), 'hex')", one.send())))
             }
@@ -131,7 +133,10 @@ impl Pair<'_> {
             (Char, Char) => Ok(self.open(format!("CAST({value} AS text)"), format!("CAST({value} AS text)"))),
             (Char, Text) | (Text, Char) => {
                 let cut = format!("rtrim(CAST({value} AS text), ' ')");
-                Ok(self.noted(self.open(cut.clone(), cut), "without the blanks at its end: padded on one side alone"))
+                Ok(self.noted(
+                    self.open(cut.clone(), cut),
+                    "without the blanks at its end: padded on one side alone",
+                ))
             }
             (Boolean, Boolean) => Ok(self.both(letter(value))),
             (Date, Date) | (Timestamp, Timestamp) => Ok(self.both(format!("CAST({value} AS text)"))),
@@ -161,7 +166,11 @@ impl Pair<'_> {
             }
             (Geometry(one), Geometry(other)) if one == other => self.by_text_of_floats(),
             (Array(one), Array(other)) if one == other => {
-                if kind(one).has_floats() { self.by_text_of_floats() } else { Ok(self.by_text()) }
+                if kind(one).has_floats() {
+                    self.by_text_of_floats()
+                } else {
+                    Ok(self.by_text())
+                }
             }
             (Other(one), Other(other)) if one == other => Ok(self.by_text()),
             // What is moved is text: a value arrives in a text column as COPY writes it.
@@ -172,10 +181,13 @@ impl Pair<'_> {
                 Ok(self.noted(self.open(source, target), "by its text: text on one side"))
             }
             (
-                Integer | Numeric(_) | Float(_) | Text | Char | Boolean | Date | Timestamp | Timestamptz | Bytes | Bit
-                | Plain(_) | Json | Jsonb | Geometry(_) | Array(_) | Other(_),
+                Integer | Numeric(_) | Float(_) | Text | Char | Boolean | Date | Timestamp | Timestamptz
+                | Bytes | Bit | Plain(_) | Json | Jsonb | Geometry(_) | Array(_) | Other(_),
                 _,
-            ) => Err(format!("{} in the source and {} in the target have no common text", self.source, self.target)),
+            ) => Err(format!(
+                "{} in the source and {} in the target have no common text",
+                self.source, self.target
+            )),
         }
     }
 
@@ -201,7 +213,10 @@ impl Pair<'_> {
         if self.sides.write_floats_alike() {
             return Ok(self.by_text());
         }
-        Err(format!("{} holds floats, which servers before and after PostgreSQL 12 write in other digits", self.source))
+        Err(format!(
+            "{} holds floats, which servers before and after PostgreSQL 12 write in other digits",
+            self.source
+        ))
     }
 
     /// As civil time in UTC, in which zones and days have one text.

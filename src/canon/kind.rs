@@ -123,8 +123,16 @@ pub(super) fn kind(type_name: &str) -> Kind {
         "timestamp with time zone" => Kind::Timestamptz,
         "bytea" => Kind::Bytes,
         "bit" | "bit varying" => Kind::Bit,
-        "uuid" | "inet" | "cidr" | "macaddr" | "macaddr8" | "money" | "xml" | "\"char\""
-        | "time without time zone" | "time with time zone" => Kind::Plain(base),
+        "uuid"
+        | "inet"
+        | "cidr"
+        | "macaddr"
+        | "macaddr8"
+        | "money"
+        | "xml"
+        | "\"char\""
+        | "time without time zone"
+        | "time with time zone" => Kind::Plain(base),
         "json" => Kind::Json,
         "jsonb" => Kind::Jsonb,
         "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle" => Kind::Geometry(base),

@@ -36,9 +36,15 @@ fn a_stated_precision_is_stated() {
         ("integer", "text", "text on one side"),
     ] {
         let column = column("c", source, target, &sides()).unwrap();
-        assert!(column.note.as_deref().is_some_and(|said| said.contains(note)), "{source}: {:?}", column.note);
+        assert!(
+            column.note.as_deref().is_some_and(|said| said.contains(note)),
+            "{source}: {:?}",
+            column.note
+        );
     }
-    for (source, target) in [("integer", "bigint"), ("numeric(5,2)", "numeric"), ("real", "real"), ("date", "date")] {
+    for (source, target) in
+        [("integer", "bigint"), ("numeric(5,2)", "numeric"), ("real", "real"), ("date", "date")]
+    {
         assert_eq!(column("c", source, target, &sides()).unwrap().note, None, "{source}");
     }
 }
@@ -59,5 +65,8 @@ fn texts_of_another_encoding_are_digested_in_one() {
     let mut sides = sides();
     sides.source.encoding = "GB18030".into();
     let row = Row::new(vec![column("c", "text", "text", &sides).unwrap()], &sides);
-    assert!(row.digest(Digest::Source).contains("convert_to(") && row.digest(Digest::Source).contains("char_length"));
+    assert!(
+        row.digest(Digest::Source).contains("convert_to(")
+            && row.digest(Digest::Source).contains("char_length")
+    );
 }

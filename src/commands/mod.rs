@@ -18,6 +18,7 @@ use crate::source::SourceError;
 use crate::stop::Stop;
 use crate::target::Address;
 
+mod compare;
 mod explain;
 mod facts;
 mod history;
@@ -45,6 +46,7 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         }
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
+        Command::Compare(wanted) => compare::compare(common, wanted),
         Command::Status(narrow) => status::status(common, narrow),
         Command::History(wanted) => history::history(common, wanted),
         Command::Prune(prune) => prune::prune(common, prune),

@@ -25,6 +25,7 @@ use crate::target::{Address, Session, TargetError};
 use crate::unit::Unit;
 
 mod book;
+pub mod compare;
 mod event;
 mod exporter;
 mod loader;

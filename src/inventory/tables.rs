@@ -15,7 +15,8 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] = &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "compare"];
+const KEYS: &[&str] =
+    &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "compare"];
 const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 

@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::mount::Exported;
 use crate::unit::UnitKey;
 
+pub mod compared;
 mod coverage;
 pub mod history;
 pub mod lock;

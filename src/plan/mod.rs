@@ -15,12 +15,14 @@ use crate::measure::Measure;
 use crate::names::TableName;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
+mod compared;
 mod facts;
 mod needed;
 mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use compared::{Compared, Comparison, NotCompared, Uncompared, compared};
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
 pub use needed::{Needed, tables};
 use tables::{Ground, Tables};

@@ -1,5 +1,6 @@
 //! Plans, runs and the ledger as text for people and JSON for programs. Pure: everything here returns a text.
 
+pub mod compare;
 pub mod explain;
 pub mod failure;
 pub mod history;

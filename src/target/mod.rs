@@ -20,6 +20,7 @@ pub mod modes;
 mod overlaps;
 mod passfile;
 mod prune;
+mod read;
 pub mod ready;
 mod shape;
 mod staging;

@@ -5,6 +5,7 @@
 mod argv;
 mod catalog;
 mod commit;
+mod compare;
 mod create;
 mod ends;
 mod keeping;
