@@ -61,6 +61,7 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
         suspects: &suspects,
         keys: wanted.limit,
         values: wanted.show_values,
+        proofs: false,
     };
     let mut all = Vec::new();
     let mut seen = Seen::default();
@@ -230,6 +231,9 @@ fn only_differing(mut told: Told) -> Told {
         }
     }
     told.windows = kept;
+    for (window, _) in &mut told.proofs {
+        *window = places.get(window).copied().unwrap_or(usize::MAX);
+    }
     for key in &mut told.keys {
         key.window = places.get(&key.window).copied().unwrap_or(usize::MAX);
     }

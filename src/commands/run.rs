@@ -27,7 +27,7 @@ use crate::stop::Stop;
 use crate::target::Address;
 
 /// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
-const STOP_LIMIT: Duration = Duration::from_millis(9000);
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(9000);
 
 /// Does what is due.
 ///
@@ -111,6 +111,7 @@ pub(super) fn run(
             halves,
             create_tables,
             show_keys: moves.show_keys,
+            anew: None,
         };
         let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
         progress.finish();
@@ -130,7 +131,7 @@ pub(super) fn run(
 }
 
 /// Does not start what would certainly fail: the cheap part of preflight.
-fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
+pub(super) fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
     let failed = cheap::checks(&inventory.mount, exports).into_iter();
     match failed.filter(|check| check.verdict == Verdict::Fail).collect::<Vec<_>>() {
         failed if failed.is_empty() => Ok(()),
@@ -139,7 +140,7 @@ fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
 }
 
 /// Holds every selected job, so that no second process works on one.
-fn lock_jobs(
+pub(super) fn lock_jobs(
     inventory: &Inventory,
     selection: &Selection,
     ledger: &Path,

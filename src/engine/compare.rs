@@ -60,6 +60,8 @@ pub struct Ground<'a> {
     pub keys: usize,
     /// And what their columns hold.
     pub values: bool,
+    /// What the target held of windows that differ.
+    pub proofs: bool,
 }
 
 /// What came of one table.
@@ -295,7 +297,7 @@ impl Worker<'_> {
     }
     /// One table, by both sides' own limits.
     fn one(&self, pair: &mut Pair<'_>, table: usize) -> Result<Told, Unread> {
-        let Ground { inventory, comparison, deep, suspects, keys, values, .. } = self.shared.ground;
+        let Ground { inventory, comparison, deep, suspects, keys, values, proofs, .. } = self.shared.ground;
         let compared = &comparison.tables[table];
         pair.limit(compared.entry.export.timeout, compared.entry.load.timeout)?;
         let sides = Sides { source: self.known.dialect.clone(), target: self.shared.target.clone() };
@@ -309,7 +311,7 @@ impl Worker<'_> {
             sides: &sides,
         };
         let suspects = suspects.get(table).map_or(&[][..], Vec::as_slice);
-        let depth = Depth { deep, suspects, keys, values };
+        let depth = Depth { deep, suspects, keys, values, proofs };
         look(compared, known, &inventory.timezone, depth, pair)
     }
 

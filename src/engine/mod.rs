@@ -19,7 +19,7 @@ use crate::mount::{Exported, Mount};
 use crate::plan::Plan;
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
-use crate::step::load::{How, found};
+use crate::step::load::{Anew, How, found};
 use crate::stop::Stop;
 use crate::target::{Address, Session, TargetError};
 use crate::unit::Unit;
@@ -73,6 +73,8 @@ pub struct Ground<'a> {
     pub create_tables: bool,
     /// Whether keys that collide may be shown.
     pub show_keys: bool,
+    /// Whether units take the place of what is there of them.
+    pub anew: Option<&'a Anew>,
 }
 
 /// A run's outcome.
@@ -209,7 +211,7 @@ fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Fa
     let ask = || -> Result<_, TargetError> {
         let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
         session.ensure_load_log()?;
-        let already = already_there(&mut session, ground.plan)?;
+        let already = already_there(&mut session, ground)?;
         Ok((session, already))
     };
     asked_again(ground.stop, ask).map_err(Failure::Target)
@@ -237,11 +239,13 @@ pub fn asked_again<T>(
 }
 
 /// The plan's units that are in the target: a ledger that lags behind, or was deleted, learns of them here.
-fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, What>, TargetError> {
+fn already_there(session: &mut Session, ground: Ground<'_>) -> Result<BTreeMap<usize, What>, TargetError> {
+    let plan = ground.plan;
     let mut there = HashMap::new();
     for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
         there.extend(session.already_there(source, &ids)?);
     }
+    there.retain(|_, row| ground.anew.is_none_or(|anew| anew.wrote(row)));
     let told = |(index, unit): (usize, &Unit)| {
         let row = there.get(&unit.key)?;
         Some((index, found(unit, row, How::AlreadyThere).map_or_else(What::Failed, What::Loaded)))

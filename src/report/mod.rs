@@ -8,6 +8,7 @@ pub mod import;
 pub mod plan;
 pub mod preflight;
 pub mod prune;
+pub mod repair;
 pub mod run;
 pub mod status;
 pub mod tables;

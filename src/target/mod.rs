@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postgres::{Client, Statement};
 
+mod anew;
 mod catalog;
 mod clash;
 mod connect;

@@ -18,6 +18,7 @@ mod preflight;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;
+mod repair;
 mod secrets;
 mod ssh;
 mod support;

@@ -20,7 +20,7 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) rows: u64,
-    sum: u128,
+    pub(super) sum: u128,
 }
 
 /// A bucket in which the sides differ.
@@ -63,9 +63,9 @@ impl Buckets {
         Self { sides: [source, target] }
     }
 
-    /// Rows of each side by cell.
-    pub(super) fn rows(&self, side: Side) -> impl Iterator<Item = (i64, u64)> + '_ {
-        self.sides[side as usize].iter().map(|(place, content)| (place.cell, content.rows))
+    /// What each cell holds on a side.
+    pub(super) fn of_side(&self, side: Side) -> impl Iterator<Item = (i64, Content)> + '_ {
+        self.sides[side as usize].iter().map(|(place, content)| (place.cell, *content))
     }
 
     /// Buckets that are not the same on both sides, in the order of groups and cells.

@@ -11,6 +11,7 @@ use super::refine::{Refine, Spot};
 use super::subject::{Known, Subject};
 use super::{Both, Difference, Side, Told, Unread, Window};
 use crate::plan::Compared;
+use crate::step::load::Proof;
 use crate::unit::Extent;
 
 /// About so many cells a question about digests has: a cell of two million rows is so small that its rows are quickly
@@ -32,6 +33,8 @@ pub struct Depth<'a> {
     pub keys: usize,
     /// What their columns hold on both sides is told too.
     pub values: bool,
+    /// What the target held of windows that differ is told, so that it can be asked again.
+    pub proofs: bool,
 }
 
 /// Compares the windows of one table.
@@ -65,7 +68,8 @@ pub fn look(
             .collect(),
         ..Told::default()
     };
-    let mut look = Look { subject: &subject, both, depth, told };
+    let sums = vec![0; compared.extents.len()];
+    let mut look = Look { subject: &subject, both, depth, told, sums };
     let all: Vec<usize> = (0..compared.extents.len()).collect();
     if depth.deep {
         look.digests(&all)?;
@@ -77,6 +81,9 @@ pub fn look(
         wanted.dedup();
         look.digests(&wanted)?;
     }
+    if depth.proofs {
+        look.prove()?;
+    }
     Ok(look.told)
 }
 
@@ -85,6 +92,8 @@ struct Look<'a, 'b> {
     both: &'b mut dyn Both,
     depth: Depth<'a>,
     told: Told,
+    /// The sum of the target's digests, by window.
+    sums: Vec<u128>,
 }
 
 impl Look<'_, '_> {
@@ -110,6 +119,7 @@ impl Look<'_, '_> {
         for &window in windows {
             let one = &mut self.told.windows[window];
             (one.digested, one.rows) = (true, [0, 0]);
+            self.sums[window] = 0;
         }
         let (chunks, single) = self.cut(windows);
         let mut spots = Vec::new();
@@ -145,6 +155,15 @@ impl Look<'_, '_> {
             }
         }
         self.refine(spots)
+    }
+
+    fn prove(&mut self) -> Result<(), Unread> {
+        for (n, window) in self.told.windows.iter().enumerate().filter(|(_, one)| !one.difference.is_none()) {
+            let conditions = self.subject.conditions(Side::Target, window.extent)?;
+            let sql = self.subject.sum(Side::Target, &conditions);
+            self.told.proofs.push((n, Proof { sql, rows: window.rows[1], sum: self.sums[n] }));
+        }
+        Ok(())
     }
 
     fn refine(&mut self, spots: Vec<Spot>) -> Result<(), Unread> {
@@ -207,9 +226,11 @@ impl Look<'_, '_> {
 
     fn note_rows(&mut self, buckets: &Buckets, window_of: impl Fn(i64) -> Option<usize>) {
         for side in Side::BOTH {
-            for (cell, rows) in buckets.rows(side) {
-                if let Some(window) = window_of(cell) {
-                    self.told.windows[window].rows[side as usize] += rows;
+            for (cell, content) in buckets.of_side(side) {
+                let Some(window) = window_of(cell) else { continue };
+                self.told.windows[window].rows[side as usize] += content.rows;
+                if side == Side::Target {
+                    self.sums[window] += content.sum;
                 }
             }
         }

@@ -15,6 +15,7 @@ mod subject;
 pub use look::{Depth, look};
 pub use subject::{Known, Skipped};
 
+use crate::step::load::Proof;
 use crate::unit::Extent;
 
 /// One of the two databases.
@@ -178,6 +179,8 @@ pub struct Told {
     pub skipped: Vec<Skipped>,
     /// How columns were compared, where that is worth a word.
     pub notes: Vec<String>,
+    /// What the target held of windows that differ, where that was asked for.
+    pub proofs: Vec<(usize, Proof)>,
 }
 
 impl Told {

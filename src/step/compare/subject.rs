@@ -228,6 +228,16 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Asks for a bucket, the number of rows, and the sum of their digests.
+    pub(super) fn sum(&self, side: Side, conditions: &[String]) -> String {
+        format!(
+            "SELECT 0, count(*), coalesce(sum({}), 0) FROM {}{}",
+            self.row.digest(side.digest()),
+            self.table(side),
+            filter(conditions)
+        )
+    }
+
     /// The rows of one group, by the md5 of its text.
     pub(super) fn in_group(&self, side: Side, md5: Option<&str>) -> Option<String> {
         let text = side.text(self.group.as_ref()?);

@@ -17,11 +17,13 @@ use crate::stop::Stop;
 use crate::target::{Claim, CommitError, Counts, Entry, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
+mod anew;
 mod doctor;
 mod fill;
 mod rejected;
 mod way;
 
+pub use anew::{Anew, Proof};
 pub use doctor::{Mended, mend};
 
 /// What a load stands on.
@@ -37,6 +39,8 @@ pub struct Ground<'a> {
     pub zone: &'a TimeZone,
     /// Whether keys that collide, which are cell values, may be shown.
     pub show_keys: bool,
+    /// Whether units take the place of what is there of them.
+    pub anew: Option<&'a Anew>,
 }
 
 /// A unit with the proof that it was exported.
