@@ -6,6 +6,7 @@ mod argv;
 mod catalog;
 mod commit;
 mod compare;
+mod compare_property;
 mod create;
 mod ends;
 mod keeping;
