@@ -121,7 +121,12 @@ fn random_changes_are_all_found_and_nothing_else_is() {
     let seen = oracle(&mut case);
     assert!(seen.len() >= CHANGES.len() - 1, "a change does nothing: {seen:?}");
     assert_eq!(found(&case, 4, &[]), seen);
-    let mut runner = TestRunner::new(Config { cases: 10, max_shrink_iters: 10, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: 10,
+        max_shrink_iters: 10,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let changes = proptest::collection::vec((0..CHANGES.len(), 0..ROWS), 0..9);
     let case = std::cell::RefCell::new(case);
     runner

@@ -9,6 +9,9 @@ use crate::source::{Bounds, Questions, Script, SourceError};
 use crate::step::compare::{Both, Side, Unread};
 use crate::target::{Session, TargetError};
 
+/// How long is waited for the target before the source hears from us again.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// A session on each side.
 pub(super) struct Pair<'a> {
     source: Questions<'a>,
@@ -67,7 +70,10 @@ impl Both for Pair<'_> {
         let canceller = target.canceller();
         let asked = std::thread::scope(|scope| {
             let there = scope.spawn(move || target.read_rows(&of_other, doing, other));
-            let here = source.ask(of_one, &format!("asked to {doing}"), one);
+            let mut here = source.ask(of_one, &format!("asked to {doing}"), one);
+            while here.is_ok() && !there.is_finished() {
+                here = source.idle(MOMENT);
+            }
             if here.is_err() {
                 // What the target would answer is of no more use.
                 canceller.cancel();

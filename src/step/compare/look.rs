@@ -130,8 +130,11 @@ impl Look<'_, '_> {
             let buckets = self.buckets(Side::BOTH.map(cells), conditions, true)?;
             self.note_rows(&buckets, |cell| chunk.window_of(cell));
             for differing in buckets.differing() {
-                let Some(window) = chunk.window_of(differing.place.cell) else { continue };
-                spots.push(self.spot_of_cell(&chunk, window, differing)?);
+                let cell = differing.place.cell;
+                let Some(window) = chunk.window_of(cell) else { continue };
+                let within = self.conditions(self.told.windows[window].extent)?;
+                let bounds = Some(chunk.bounds(cell));
+                spots.push(self.spot(window, within, Side::BOTH.map(cells), bounds, differing));
             }
         }
         for window in single {
@@ -145,13 +148,7 @@ impl Look<'_, '_> {
             let buckets = self.buckets(bucket.clone(), conditions.clone(), true)?;
             self.note_rows(&buckets, |_| Some(window));
             for differing in buckets.differing() {
-                let mut conditions = conditions.clone();
-                for (conditions, bucket) in conditions.iter_mut().zip(&bucket) {
-                    if parts > 1 {
-                        conditions.push(format!("({bucket}) = {}", differing.place.cell));
-                    }
-                }
-                spots.push(self.spot(window, conditions, differing));
+                spots.push(self.spot(window, conditions.clone(), bucket.clone(), None, differing));
             }
         }
         self.refine(spots)
@@ -236,23 +233,19 @@ impl Look<'_, '_> {
         }
     }
 
-    fn spot_of_cell(&self, chunk: &Chunk, window: usize, differing: Differing) -> Result<Spot, Unread> {
-        let cell = differing.place.cell;
-        let bounds = chunk.bounds(cell);
-        let mut conditions = self.conditions(self.told.windows[window].extent)?;
+    fn spot(
+        &self,
+        window: usize,
+        mut within: [Vec<String>; 2],
+        bucket: [String; 2],
+        bounds: Option<(i64, i64)>,
+        differing: Differing,
+    ) -> Spot {
+        let Differing { place: Place { group, group_md5, cell }, rows } = differing;
         for side in Side::BOTH {
-            let within = self.subject.in_cell(side, chunk.origin, chunk.step, cell, bounds);
-            conditions[side as usize].push(within);
+            within[side as usize].extend(self.subject.in_group(side, group_md5.as_deref()));
         }
-        Ok(self.spot(window, conditions, differing))
-    }
-
-    fn spot(&self, window: usize, mut conditions: [Vec<String>; 2], differing: Differing) -> Spot {
-        let Differing { place: Place { group, group_md5, .. }, rows } = differing;
-        for side in Side::BOTH {
-            conditions[side as usize].extend(self.subject.in_group(side, group_md5.as_deref()));
-        }
-        Spot { window, group, conditions, rows, depth: 0 }
+        Spot { window, group, within, bucket, cells: vec![cell], bounds, rows, depth: 0 }
     }
 }
 

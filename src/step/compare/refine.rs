@@ -15,19 +15,70 @@ use crate::source::postgres::fields;
 const AT_ONCE: u64 = 20_000;
 /// So many rows of a table are read one by one in all; beyond it a difference is told as "at least".
 const BUDGET: u64 = 2_000_000;
+/// So many buckets one question names.
+const MOST_CELLS: usize = 500;
 /// How often a bucket is cut: by three of md5's digits each time.
 const DEEPEST: usize = 8;
 /// Keys that one question names.
 const KEYS: usize = 200;
 
-/// A bucket that differs.
+/// Buckets that differ, of one window and one group.
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
     pub(super) window: usize,
     pub(super) group: Option<String>,
-    pub(super) conditions: [Vec<String>; 2],
+    /// What holds of the rows of all buckets, on each side.
+    pub(super) within: [Vec<String>; 2],
+    /// The number of a row's bucket, on each side.
+    pub(super) bucket: [String; 2],
+    /// The buckets.
+    pub(super) cells: Vec<i64>,
+    /// From where to where they lie on the axis, where there is one.
+    pub(super) bounds: Option<(i64, i64)>,
     pub(super) rows: [u64; 2],
     pub(super) depth: usize,
+}
+
+impl Spot {
+    /// Puts another one to it, where the two are read together as quickly as one.
+    fn join(&mut self, other: &Spot) -> bool {
+        let rows = [self.rows[0] + other.rows[0], self.rows[1] + other.rows[1]];
+        let is_alike = self.window == other.window
+            && self.group == other.group
+            && self.depth == other.depth
+            && self.bucket == other.bucket
+            && self.within == other.within;
+        if !is_alike || rows[0].max(rows[1]) > AT_ONCE || self.cells.len() >= MOST_CELLS {
+            return false;
+        }
+        self.rows = rows;
+        self.cells.extend(&other.cells);
+        self.bounds = match (self.bounds, other.bounds) {
+            (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+            (None, _) | (_, None) => None,
+        };
+        true
+    }
+
+    fn conditions(&self, subject: &Subject<'_>, side: Side) -> Vec<String> {
+        let mut conditions = self.within[side as usize].clone();
+        conditions.extend(self.bounds.and_then(|bounds| subject.around(side, bounds)));
+        let cells: Vec<String> = self.cells.iter().map(i64::to_string).collect();
+        conditions.push(format!("({}) IN ({})", self.bucket[side as usize], cells.join(", ")));
+        conditions
+    }
+}
+
+/// Buckets that are read together where that can be.
+fn joined(spots: Vec<Spot>) -> Vec<Spot> {
+    let mut joined: Vec<Spot> = Vec::new();
+    for spot in spots {
+        let is_in = joined.last_mut().is_some_and(|last| last.join(&spot));
+        if !is_in {
+            joined.push(spot);
+        }
+    }
+    joined
 }
 
 /// What became of a bucket: its window, its group, and how it differs.
@@ -64,7 +115,9 @@ impl<'a, 'b> Refine<'a, 'b> {
     /// Looks into all of them.
     pub(super) fn all(&mut self, spots: Vec<Spot>) -> Result<Vec<Found>, Unread> {
         let mut found = Vec::new();
-        for spot in spots {
+        let mut spots = spots;
+        spots.sort_by(|one, other| (one.window, &one.group).cmp(&(other.window, &other.group)));
+        for spot in joined(spots) {
             let mut left = vec![spot];
             while let Some(spot) = left.pop() {
                 let most = spot.rows[0].max(spot.rows[1]);
@@ -75,7 +128,7 @@ impl<'a, 'b> Refine<'a, 'b> {
                     let difference = self.read_rows(&spot)?;
                     found.push((spot.window, spot.group, difference));
                 } else {
-                    left.extend(self.cut(&spot)?);
+                    left.extend(joined(self.cut(&spot)?));
                 }
             }
         }
@@ -85,26 +138,29 @@ impl<'a, 'b> Refine<'a, 'b> {
     /// The parts of a large bucket that differ.
     fn cut(&mut self, spot: &Spot) -> Result<Vec<Spot>, Unread> {
         let from = spot.depth * 3 + 1;
-        let digits = |side| format!("substr({}, {from}, 3)", self.subject.key_hash(side));
-        let digits = Side::BOTH.map(digits);
-        let number =
-            |digits: &String| format!("CAST(CAST(CAST('x' || {digits} AS bit(12)) AS integer) AS bigint)");
-        let bucket = [number(&digits[0]), number(&digits[1])];
-        let parts = buckets(self.subject, self.both, &bucket, &spot.conditions, true)?;
-        let part = |cell: i64, rows: [u64; 2]| {
-            let mut conditions = spot.conditions.clone();
-            for (conditions, digits) in conditions.iter_mut().zip(&digits) {
-                conditions.push(format!("{digits} = '{cell:03x}'"));
-            }
-            Spot { conditions, rows, depth: spot.depth + 1, ..spot.clone() }
+        let number = |side| {
+            let digits = format!("substr({}, {from}, 3)", self.subject.key_hash(side));
+            format!("CAST(CAST(CAST('x' || {digits} AS bit(12)) AS integer) AS bigint)")
         };
-        // Within one group there is one bucket a part.
-        Ok(parts.differing().into_iter().map(|one| part(one.place.cell, one.rows)).collect())
+        let bucket = Side::BOTH.map(number);
+        let within = Side::BOTH.map(|side| spot.conditions(self.subject, side));
+        let parts = buckets(self.subject, self.both, &bucket, &within, true)?;
+        let part = |differing: super::buckets::Differing| Spot {
+            within: within.clone(),
+            bucket: bucket.clone(),
+            // Within one group there is one bucket a cell.
+            cells: vec![differing.place.cell],
+            bounds: None,
+            rows: differing.rows,
+            depth: spot.depth + 1,
+            ..spot.clone()
+        };
+        Ok(parts.differing().into_iter().map(part).collect())
     }
 
     /// Reads the rows of both sides, and says how they differ.
     fn read_rows(&mut self, spot: &Spot) -> Result<Difference, Unread> {
-        let question = |side: Side| self.subject.row_digests(side, &spot.conditions[side as usize]);
+        let question = |side: Side| self.subject.row_digests(side, &spot.conditions(self.subject, side));
         let (mut source, mut target) = (Vec::new(), Vec::new());
         self.both.ask(
             Side::BOTH.map(question),
@@ -151,7 +207,7 @@ impl<'a, 'b> Refine<'a, 'b> {
         let keys: Vec<String> = differing.iter().map(|(key, _)| format!("{key:032x}")).collect();
         let values = self.depth.values && self.subject.keyed;
         let question =
-            |side: Side| self.subject.rows_of(side, &spot.conditions[side as usize], &keys, values);
+            |side: Side| self.subject.rows_of(side, &spot.conditions(self.subject, side), &keys, values);
         let (mut source, mut target): (HashMap<String, Vec<Option<String>>>, HashMap<String, _>) =
             Default::default();
         let take = |rows: &mut HashMap<String, Vec<Option<String>>>, row: &str| {

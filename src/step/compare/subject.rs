@@ -152,21 +152,9 @@ impl<'a> Subject<'a> {
         self.axis(side).map_or_else(|| "CAST(0 AS bigint)".into(), |axis| axis.cell(origin, step))
     }
 
-    /// The rows of one cell, as a condition that an index serves.
-    pub(super) fn in_cell(
-        &self,
-        side: Side,
-        origin: i64,
-        step: i64,
-        cell: i64,
-        bounds: (i64, i64),
-    ) -> String {
-        match self.axis(side) {
-            Some(axis) => {
-                format!("{} AND ({}) = {cell}", axis.around(bounds.0, bounds.1), axis.cell(origin, step))
-            }
-            None => "true".into(),
-        }
+    /// Rows from one number of the axis up to another, and perhaps some beside them, as a condition that an index serves.
+    pub(super) fn around(&self, side: Side, (first, end): (i64, i64)) -> Option<String> {
+        self.axis(side).map(|axis| axis.around(first, end))
     }
 
     /// md5 of a row's key, in hex.
