@@ -16,7 +16,7 @@ use super::run::{STOP_LIMIT, lock_jobs, refuse, run_id};
 use super::{check_tables, facts, ledger_path, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Repair, Select};
 use crate::engine::compare::{Ground as Looking, compare};
-use crate::engine::{Ground, Halves, Outcome, execute, remains};
+use crate::engine::{Ground, Halves, Outcome, ask as ask_both, execute, remains};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inventory::{Inventory, LoadMode, LoadRule, OnPkViolation};
@@ -305,7 +305,6 @@ fn move_again(
 ) -> Result<Outcome, Failure> {
     remains::sweep(world.inventory, plan, run, ledger)?;
     let mount = Mount::open(&world.inventory.mount)?;
-    let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
     let ground = Ground {
         inventory: world.inventory,
         plan,
@@ -319,7 +318,11 @@ fn move_again(
         show_keys: false,
         anew: Some(anew),
     };
-    let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
+    let (answers, sliced) = ask_both(ground, ledger)?;
+    // What is noted of units that are not cut.
+    let ground = Ground { plan: sliced.as_ref().unwrap_or(plan), ..ground };
+    let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+    let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
     progress.finish();
     outcome
 }

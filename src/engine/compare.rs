@@ -103,7 +103,7 @@ pub fn compare(
             match sources.get(&source.name) {
                 None => {}
                 Some(Err(error)) => {
-                    tables.iter().for_each(|&table| tell_unread(&tell, table, of_source(error)))
+                    tables.iter().for_each(|&table| tell_unread(&tell, table, of_source(error)));
                 }
                 Some(Ok(known)) => {
                     let (queue, work) = unbounded();

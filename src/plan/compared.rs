@@ -238,6 +238,8 @@ impl Piece<'_> {
                 (Measure::All, _) => vec![Extent::Whole],
                 (Measure::Null(_), _) if selection.from.is_some() || selection.until.is_some() => continue,
                 (Measure::Null(_), _) => vec![Extent::Nulls],
+                // Some slices of a table that is not there whole yet.
+                (Measure::Slice(..), _) => continue,
                 (Measure::By(Scale::Id, _), _) if selection.from.is_some() || selection.until.is_some() => {
                     by_ids = true;
                     continue;

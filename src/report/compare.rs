@@ -72,7 +72,9 @@ fn words(verdict: Verdict) -> &'static str {
 fn name(compared: &Compared) -> String {
     let by = match compared.rows.measure {
         crate::measure::Measure::Null(_) => " (rows without a time)",
-        crate::measure::Measure::All | crate::measure::Measure::By(..) => "",
+        crate::measure::Measure::All
+        | crate::measure::Measure::By(..)
+        | crate::measure::Measure::Slice(..) => "",
     };
     if compared.table == compared.target {
         return format!("{}{by}", compared.table);

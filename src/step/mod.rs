@@ -10,6 +10,7 @@ pub mod compare;
 pub mod export;
 pub mod load;
 pub mod preflight;
+pub mod snapshot;
 
 use crate::gzip::GzipError;
 use crate::mount::MountError;

@@ -1,7 +1,6 @@
 //! Taking units out of the load log whose rows are loaded again: in the transaction that puts the new ones there.
 
 use super::{Session, TargetError};
-use crate::measure::{Measure, Scale};
 use crate::unit::{Extent, Unit, read_id};
 
 impl Session {
@@ -17,17 +16,19 @@ impl Session {
         let bounds = match unit.extent {
             Extent::Whole | Extent::Repeated(_) | Extent::Nulls => Default::default(),
             Extent::Times(window) => (window.start().to_string(), window.end().to_string()),
-            Extent::Ids(ids) => (ids.start().to_string(), ids.end().to_string()),
+            Extent::Ids(ids) | Extent::Slice(ids) => (ids.start().to_string(), ids.end().to_string()),
         };
-        let within = match (&unit.extent, &unit.rows.measure) {
-            (Extent::Times(_), _) => {
+        let within = match unit.extent {
+            Extent::Times(_) => {
                 "window_start >= $4::text::timestamp AND window_end <= $5::text::timestamp AND (measure = $3 OR measure IS NULL)"
             }
-            (Extent::Ids(_), Measure::By(Scale::Id, _)) => {
-                "first_id >= $4::text::bigint AND last_id <= $5::text::bigint AND measure = $3"
+            // Its slices are within it, too.
+            Extent::Whole | Extent::Repeated(_) => {
+                "(measure = $3 OR measure LIKE 'slice:%') AND $4::text = $5::text"
             }
-            (Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Ids(_), _) => {
-                "measure = $3 AND $4::text = $5::text"
+            Extent::Nulls => "measure = $3 AND $4::text = $5::text",
+            Extent::Ids(_) | Extent::Slice(_) => {
+                "first_id >= $4::text::bigint AND last_id <= $5::text::bigint AND measure = $3"
             }
         };
         let sql = format!("SELECT unit FROM {} WHERE source = $1 AND table_name = $2 AND {within}", self.log);

@@ -12,6 +12,8 @@
 #[expect(dead_code, reason = "the tests use the rest")]
 mod support;
 
+mod compare;
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,6 +40,10 @@ fn main() {
     let tables = setting("GPFERRY_BENCH_TABLES", 2000);
     if std::env::var("GPFERRY_BENCH_ONLY").is_ok_and(|only| only == "collision") {
         one_collision(rounds, rows / 2);
+        return;
+    }
+    if std::env::var("GPFERRY_BENCH_ONLY").is_ok_and(|only| only == "compare") {
+        compare::measure(rounds, rows, fill);
         return;
     }
     let large = large_table(rounds, rows);

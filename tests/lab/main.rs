@@ -21,6 +21,7 @@ mod proxy;
 mod refuses;
 mod repair;
 mod secrets;
+mod slices;
 mod ssh;
 mod support;
 mod target;

@@ -265,7 +265,7 @@ pub(super) fn buckets(
         Side::BOTH.map(question),
         if digest { "digest rows" } else { "count rows" },
         [&mut |row| wrong = wrong.or(take(&mut source, row).err()), &mut |row| {
-            also_wrong = also_wrong.or(take(&mut target, row).err())
+            also_wrong = also_wrong.or(take(&mut target, row).err());
         }],
     )?;
     for (side, wrong) in Side::BOTH.into_iter().zip([wrong, also_wrong]) {
