@@ -286,6 +286,7 @@ CREATE TABLE job_run (
     expected_since  TEXT,
     run             TEXT,
     ran_at          TEXT
+) STRICT, WITHOUT ROWID;
 ";
 
 /// What comparisons found: the last one of each table, and the windows that differ, or did until `settled_at`.
