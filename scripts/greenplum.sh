@@ -216,7 +216,7 @@ job() {
     trap '' PIPE
     trap 'printf "\n" >&3' EXIT          # wakes the supervisor
     exec 4<"$tmp/requests" 6>&-
-    mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql
+    mount='' part_tag=manual.$$ small='' unit_timeout='' psql=psql snapshot=''
     psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid='' publisher=''
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
@@ -293,6 +293,11 @@ accept_setting() {
         PART)
             [[ $value =~ ^[A-Za-z0-9_.-]+$ ]] || misuse
             part_tag=$value
+            ;;
+        SNAPSHOT)
+            [[ $value =~ ^(|new|[0-9A-Fa-f-]{1,64})$ ]] || misuse
+            snapshot=$value
+            session_forget
             ;;
         SMALL)
             small=$value
@@ -470,6 +475,19 @@ session_pin() {
     await probe || return 1
     [[ -z $troubled ]] || { code=1 why=$said; return 1; }
     tagged=$copied
+    [[ -z $snapshot ]] || session_still
+}
+
+# One state of the database for all that this session reads: a new one, or the one that another session has open.
+session_still() {
+    local statement
+    for statement in 'BEGIN ISOLATION LEVEL REPEATABLE READ' "SET TRANSACTION SNAPSHOT '$snapshot'"; do
+        [[ $statement != *new\' ]] || continue
+        printf "%s;\n\\\\echo $mark still\n" "$statement" >&7 2>/dev/null
+        await still || return 1
+        # whoever had it open is gone: another attempt may find something else
+        [[ -z $troubled ]] || { code=1 state=40001 why="$statement: $said"; return 1; }
+    done
 }
 
 session_close() {
@@ -490,7 +508,7 @@ await() {
         case $text in
             "$mark $1") return 0 ;;
             'COPY '*) copied=${text#COPY } ;;
-            '' | SET) ;;
+            '' | SET | BEGIN) ;;
             *) troubled=yes; note_trouble ;;
         esac
     done
@@ -569,6 +587,8 @@ export_one() {   # no path compressor sql
     compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 7>&- 8<&- &
     compressor_pid=$!
     exec 9>"$tmp/data"
+    # in a transaction, what fails is to fail alone; only now, since a savepoint keeps a snapshot from being exported
+    [[ -z $snapshot ]] || echo '\set ON_ERROR_ROLLBACK on' >&7 2>/dev/null
     printf "\\\\copy (%s) to '%s/data' csv\n\\\\echo %s %s\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
     await "$no" || lost=yes
     exec 9>&-

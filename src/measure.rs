@@ -41,6 +41,31 @@ impl Scale {
     }
 }
 
+/// By what a whole table is cut in slices. The numbers of its intervals, of which the least and the greatest stand for
+/// "from the beginning" and "to the end", so that infinities are in a slice as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SliceBy {
+    /// A column of time: microseconds since 1970-01-01, of civil time, or of UTC where the column has a zone.
+    Time,
+    /// A column of whole numbers.
+    Number,
+    /// The 32 bits that the source's server makes of a column's text.
+    Hash,
+}
+
+impl SliceBy {
+    const ALL: [SliceBy; 3] = [SliceBy::Time, SliceBy::Number, SliceBy::Hash];
+
+    /// The word of the ledger and the load log.
+    fn word(self) -> &'static str {
+        match self {
+            SliceBy::Time => "time",
+            SliceBy::Number => "number",
+            SliceBy::Hash => "hash",
+        }
+    }
+}
+
 /// By what rows are told apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Measure {
@@ -50,13 +75,16 @@ pub enum Measure {
     Null(String),
     /// By intervals of a column.
     By(Scale, String),
+    /// All of them, moved in slices: by intervals of a column that holds no NULL. Once the last one is in the target,
+    /// the table was moved whole.
+    Slice(SliceBy, String),
 }
 
 impl Measure {
     /// Is it one of time?
     pub fn is_time(&self) -> bool {
         match self {
-            Measure::All | Measure::Null(_) | Measure::By(Scale::Id, _) => false,
+            Measure::All | Measure::Null(_) | Measure::By(Scale::Id, _) | Measure::Slice(..) => false,
             Measure::By(Scale::Time | Scale::EpochSeconds | Scale::EpochMillis | Scale::EpochMicros, _) => {
                 true
             }
@@ -70,7 +98,7 @@ impl Measure {
             (Measure::Null(column), Measure::By(_, by)) | (Measure::By(_, by), Measure::Null(column)) => {
                 column == by
             }
-            (Measure::All | Measure::Null(_) | Measure::By(..), _) => false,
+            (Measure::All | Measure::Null(_) | Measure::By(..) | Measure::Slice(..), _) => false,
         }
     }
 
@@ -78,18 +106,19 @@ impl Measure {
     pub fn column(&self) -> Option<&str> {
         match self {
             Measure::All => None,
-            Measure::Null(column) | Measure::By(_, column) => Some(column),
+            Measure::Null(column) | Measure::By(_, column) | Measure::Slice(_, column) => Some(column),
         }
     }
 }
 
-/// `all`, `null:evt_timestamp`, `time:evt_timestamp`, `id:seq`.
+/// `all`, `null:evt_timestamp`, `time:evt_timestamp`, `id:seq`, `slice:hash:code`.
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Measure::All => f.write_str("all"),
             Measure::Null(column) => write!(f, "null:{column}"),
             Measure::By(scale, column) => write!(f, "{}:{column}", scale.word()),
+            Measure::Slice(by, column) => write!(f, "slice:{}:{column}", by.word()),
         }
     }
 }
@@ -103,6 +132,11 @@ impl FromStr for Measure {
             None if text == "all" => Ok(Measure::All),
             None => Err(()),
             Some(("null", column)) => Ok(Measure::Null(column.to_owned())),
+            Some(("slice", rest)) => {
+                let (word, column) = rest.split_once(':').ok_or(())?;
+                let by = SliceBy::ALL.into_iter().find(|by| by.word() == word).ok_or(())?;
+                Ok(Measure::Slice(by, column.to_owned()))
+            }
             Some((word, column)) => {
                 let scale = Scale::ALL.into_iter().find(|scale| scale.word() == word).ok_or(())?;
                 Ok(Measure::By(scale, column.to_owned()))
@@ -122,6 +156,11 @@ pub struct Loaded {
     pub intervals: Vec<Interval<i64>>,
 }
 
+/// The interval of all numbers: what the slices of a table make up.
+pub fn all_numbers() -> Interval<i64> {
+    Interval::new(i64::MIN, i64::MAX).unwrap_or_else(everything)
+}
+
 /// The one interval of a measure that is all or nothing.
 pub fn everything() -> Interval<i64> {
     // Not empty, so there is one.
@@ -135,7 +174,9 @@ mod tests {
     #[test]
     fn a_measure_is_read_as_it_was_written() {
         let by = |scale| Measure::By(scale, "a:b".into());
-        let all = [Measure::All, Measure::Null("c".into())].into_iter().chain(Scale::ALL.map(by));
+        let slice = |by| Measure::Slice(by, "a:b".into());
+        let some = [Measure::All, Measure::Null("c".into())];
+        let all = some.into_iter().chain(Scale::ALL.map(by)).chain(SliceBy::ALL.map(slice));
         for measure in all {
             assert_eq!(measure.to_string().parse(), Ok(measure));
         }

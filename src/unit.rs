@@ -52,6 +52,8 @@ pub enum Extent {
     Times(Window),
     /// An interval of ids.
     Ids(Interval<i64>),
+    /// A slice of a whole table: an interval of its measure's numbers.
+    Slice(Interval<i64>),
 }
 
 impl Extent {
@@ -64,7 +66,7 @@ impl Extent {
             Extent::Times(window) => {
                 Interval::new(micros(window.start()), micros(window.end())).unwrap_or_else(everything)
             }
-            Extent::Ids(ids) => *ids,
+            Extent::Ids(ids) | Extent::Slice(ids) => *ids,
         }
     }
 
@@ -72,7 +74,7 @@ impl Extent {
     pub fn is_whole(&self) -> bool {
         match self {
             Extent::Whole | Extent::Repeated(_) => true,
-            Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => false,
+            Extent::Nulls | Extent::Times(_) | Extent::Ids(_) | Extent::Slice(_) => false,
         }
     }
 
@@ -81,7 +83,9 @@ impl Extent {
     pub fn numbers_loaded(&self, at: Timestamp) -> Interval<i64> {
         match self {
             Extent::Whole => moved_whole(at.as_microsecond()),
-            Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => self.numbers(),
+            Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) | Extent::Ids(_) | Extent::Slice(_) => {
+                self.numbers()
+            }
         }
     }
 
@@ -89,7 +93,7 @@ impl Extent {
     pub fn window(&self) -> Option<&Window> {
         match self {
             Extent::Times(window) => Some(window),
-            Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Ids(_) => None,
+            Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Ids(_) | Extent::Slice(_) => None,
         }
     }
 
@@ -101,7 +105,15 @@ impl Extent {
             Extent::Nulls => "null".into(),
             Extent::Times(window) => format!("{}^{}", stamp(window.start()), stamp(window.end())),
             Extent::Ids(ids) => format!("i{}^i{}", ids.start(), ids.end()),
+            Extent::Slice(slice) => format!("all^s{}_{}", Self::edge(slice.start()), Self::edge(slice.end())),
         }
+    }
+}
+
+impl Extent {
+    /// An end of a slice, as it stands in an id: nothing where there is none.
+    fn edge(number: i64) -> String {
+        if number == i64::MIN || number == i64::MAX { String::new() } else { number.to_string() }
     }
 }
 
@@ -119,6 +131,9 @@ impl fmt::Display for Extent {
             Extent::Nulls => f.write_str("rows without a time"),
             Extent::Times(window) => window.fmt(f),
             Extent::Ids(ids) => write!(f, "ids {} … {}", ids.start(), ids.end()),
+            Extent::Slice(slice) => {
+                write!(f, "slice {} … {}", Self::edge(slice.start()), Self::edge(slice.end()))
+            }
         }
     }
 }
@@ -229,8 +244,8 @@ pub struct Named {
 pub fn read_id(id: &str) -> Option<Named> {
     let mut fields: Vec<&str> = id.split('^').collect();
     let (extent, length) = match *fields.get(3)? {
-        "all" => match fields.get(4).and_then(|due| time_of(due)) {
-            Some(due) => (Extent::Repeated(due), 2),
+        "all" => match fields.get(4).and_then(|more| repeated(more).or_else(|| slice(more))) {
+            Some(extent) => (extent, 2),
             None => (Extent::Whole, 1),
         },
         "null" => (Extent::Nulls, 1),
@@ -243,6 +258,16 @@ pub fn read_id(id: &str) -> Option<Named> {
         fields.pop();
     }
     Some(Named { series: fields.join("^"), extent, tag })
+}
+
+fn repeated(due: &str) -> Option<Extent> {
+    time_of(due).map(Extent::Repeated)
+}
+
+fn slice(text: &str) -> Option<Extent> {
+    let (start, end) = text.strip_prefix('s')?.split_once('_')?;
+    let edge = |text: &str, open: i64| if text.is_empty() { Some(open) } else { text.parse().ok() };
+    Interval::new(edge(start, i64::MIN)?, edge(end, i64::MAX)?).map(Extent::Slice)
 }
 
 fn interval_of(start: &str, end: &str) -> Option<Extent> {
@@ -348,7 +373,10 @@ mod tests {
     fn an_id_gives_back_what_it_was_made_of() {
         let ids = Extent::Ids(Interval::new(-5, 20_210_810_000_000).unwrap());
         let again = Extent::Repeated(date(2021, 8, 10).at(1, 2, 3, 456_000));
-        for extent in [hours(4, 0), hours(4, 500_000), ids, Extent::Whole, again, Extent::Nulls] {
+        let slice = |start, end| Extent::Slice(Interval::new(start, end).unwrap());
+        let slices = [slice(i64::MIN, -7), slice(-7, 7), slice(7, i64::MAX)];
+        let others = [hours(4, 0), hours(4, 500_000), ids, Extent::Whole, again, Extent::Nulls];
+        for extent in others.into_iter().chain(slices) {
             for variant in [None, Some("v1")] {
                 for tag in [None, Some("c1")] {
                     let series = series_of("x", &name("a^b", "t"), variant);

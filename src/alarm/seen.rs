@@ -46,7 +46,7 @@ fn failure(unit: &FailedUnit) -> Condition {
     let (window_start, window_end) = match read_id(&unit.unit).map(|named| named.extent) {
         Some(Extent::Times(window)) => (Some(window.start().to_string()), Some(window.end().to_string())),
         Some(Extent::Ids(ids)) => (Some(ids.start().to_string()), Some(ids.end().to_string())),
-        Some(Extent::Whole | Extent::Repeated(_) | Extent::Nulls) | None => (None, None),
+        Some(Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Slice(_)) | None => (None, None),
     };
     let tries = match unit.tries {
         _ if unit.given_up => format!(", given up after {} run(s)", unit.tries),

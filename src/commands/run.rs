@@ -11,7 +11,7 @@ use super::prune::after_run;
 use super::{check_tables, facts, ledger_path, look, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Moves};
 use crate::engine::remains;
-use crate::engine::{Ground, Halves, Outcome, execute};
+use crate::engine::{Ground, Halves, Outcome, ask, execute};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inventory::Inventory;
@@ -97,10 +97,9 @@ pub(super) fn run(
         remains::sweep(&inventory, &plan, &run, ledger)?;
         if plan.units.is_empty() {
             // Where nothing is due, nothing is touched: neither mount nor target.
-            return Ok(Outcome::default());
+            return Ok((Outcome::default(), None));
         }
         let mount = Mount::open(&inventory.mount)?;
-        let mut progress = Progress::new(screen, plan.units.len(), common.no_progress);
         let ground = Ground {
             inventory: &inventory,
             plan: &plan,
@@ -113,22 +112,26 @@ pub(super) fn run(
             create_tables,
             show_keys: moves.show_keys,
         };
-        let outcome = execute(ground, ledger, &mut |event| progress.hear(event));
+        let (answers, sliced) = ask(ground, ledger)?;
+        let ground = Ground { plan: sliced.as_ref().unwrap_or(&plan), ..ground };
+        let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+        let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
         progress.finish();
-        outcome
+        Ok((outcome?, sliced))
     };
     let outcome = carry_out(&mut ledger);
-    let exit =
-        outcome.as_ref().map_or_else(Failure::exit, |outcome| exit(outcome, &plan, halves, &unlisted, &stop));
+    let exit = outcome.as_ref().map_or_else(Failure::exit, |(outcome, sliced)| {
+        exit(outcome, sliced.as_ref().unwrap_or(&plan), halves, &unlisted, &stop)
+    });
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
     if matches!(exit, Exit::Done | Exit::UnitsFailed) {
         ledger.end_jobs(&run.id, Timestamp::now())?;
     }
-    let shown = outcome.and_then(|outcome| {
-        let took = begin.elapsed();
+    let shown = outcome.and_then(|(outcome, sliced)| {
+        let (plan, took) = (sliced.as_ref().unwrap_or(&plan), begin.elapsed());
         match common.format {
-            Format::Text => print(&text(&plan, &outcome, halves, took, width())),
-            Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, took, exit.code())),
+            Format::Text => print(&text(plan, &outcome, halves, took, width())),
+            Format::Json => print_json(&json(&run.id, plan, &outcome, halves, took, exit.code())),
         }
     });
     if shown.is_ok() {

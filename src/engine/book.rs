@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
-use super::{Event, Ground, Halves, Outcome, Shipment, What, tables};
+use super::{Event, Ground, Halves, Outcome, Shipment, What, session, tables};
 use crate::failure::Failure;
 use crate::ledger::{Ledger, Record, RecordedFailure, State};
-use crate::plan::Needed;
+use crate::plan::{Needed, Plan};
 use crate::step::load::How;
 use crate::step::{Stage, UnitFailure};
-use crate::target::{LogRow, Session};
+use crate::target::LogRow;
 use crate::unit::{Rows, Unit, read_id};
 
 /// How long a unit's progress may wait for the ledger, to be written together with others'.
@@ -53,7 +53,6 @@ impl<'a> Book<'a> {
     /// out; says whether no source could be reached that knows how they are made.
     pub(super) fn create_tables(
         &mut self,
-        session: &mut Session,
         ready: &mut Vec<Shipment>,
         to_export: &mut Vec<usize>,
         listen: &mut dyn FnMut(&Event),
@@ -62,7 +61,8 @@ impl<'a> Book<'a> {
         let waiting: BTreeSet<usize> = ready.iter().map(|shipment| shipment.index).collect();
         let left: BTreeSet<usize> = waiting.iter().chain(&*to_export).copied().collect();
         let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
-        let tables = tables::create_missing(session, inventory, &needed, pool, stop)?;
+        let mut session = session(self.ground)?;
+        let tables = tables::create_missing(&mut session, inventory, &needed, pool, stop)?;
         let failure = |index: usize| tables.failed.get(&plan.units[index].target);
         for &unit in &left {
             if let Some(failure) = failure(unit) {
@@ -77,30 +77,6 @@ impl<'a> Book<'a> {
         to_export.retain(|&index| failure(index).is_none());
         self.created = tables.created;
         Ok(tables.no_source_reached)
-    }
-
-    /// Sorts what is left into files that an earlier run published and units that have to be exported.
-    pub(super) fn resumable(
-        &self,
-        left: Vec<usize>,
-        halves: Halves,
-    ) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
-        let (mut ready, mut to_export) = (Vec::new(), Vec::new());
-        for index in left {
-            let unit = &self.ground.plan.units[index];
-            let exported = match halves {
-                Halves::Both | Halves::Load if unit.waits => self.ledger.exported(&unit.key)?,
-                Halves::Both | Halves::Load | Halves::Export => None,
-            };
-            // A file that left out less, or more, than is loaded by now is of no more use.
-            let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
-            match (exported, halves) {
-                (Some(exported), _) => ready.push(Shipment { index, exported }),
-                (None, Halves::Both | Halves::Export) => to_export.push(index),
-                (None, Halves::Load) => {}
-            }
-        }
-        Ok((ready, to_export))
     }
 
     /// Hears events until nobody is left to tell any.
@@ -189,6 +165,31 @@ impl<'a> Book<'a> {
         let Self { fates, created, closed, .. } = self;
         Outcome { fates, no_source_reached, created, closed }
     }
+}
+
+/// Sorts what is left into files that an earlier run published and units that have to be exported.
+pub(super) fn resumable(
+    plan: &Plan,
+    ledger: &Ledger,
+    left: Vec<usize>,
+    halves: Halves,
+) -> Result<(Vec<Shipment>, Vec<usize>), Failure> {
+    let (mut ready, mut to_export) = (Vec::new(), Vec::new());
+    for index in left {
+        let unit = &plan.units[index];
+        let exported = match halves {
+            Halves::Both | Halves::Load if unit.waits => ledger.exported(&unit.key)?,
+            Halves::Both | Halves::Load | Halves::Export => None,
+        };
+        // A file that left out less, or more, than is loaded by now is of no more use.
+        let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
+        match (exported, halves) {
+            (Some(exported), _) => ready.push(Shipment { index, exported }),
+            (None, Halves::Both | Halves::Export) => to_export.push(index),
+            (None, Halves::Load) => {}
+        }
+    }
+    Ok((ready, to_export))
 }
 
 impl Fate {

@@ -1,6 +1,6 @@
 //! Exporters: per source as many threads as it may have sessions, each taking batch after batch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
@@ -15,6 +15,7 @@ use crate::mount::Manifest;
 use crate::remote::ssh::Pooled;
 use crate::source::{Script, SourceError};
 use crate::step::export::{self, Order, Outcome, export};
+use crate::step::snapshot::Ticket;
 use crate::step::{Stage, UnitFailure};
 use crate::unit::Unit;
 
@@ -25,11 +26,18 @@ const BATCH: usize = 8;
 
 /// What the exporters of one source share.
 struct Queue<'a> {
-    batches: Mutex<VecDeque<Vec<Order<'a>>>>,
+    batches: Mutex<VecDeque<Batch<'a>>>,
     /// Set once the host is given up, so that it is not tried again for every unit.
     down: Mutex<Option<UnitFailure>>,
     /// Some session has had an answer: then one that fails says nothing of the host.
     worked: AtomicBool,
+}
+
+/// What one run of the script takes.
+struct Batch<'a> {
+    orders: Vec<Order<'a>>,
+    /// For slices that are read in one state with those of other batches.
+    ticket: Option<Ticket>,
 }
 
 /// Starts the exporters of every source.
@@ -38,6 +46,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     ground: Ground<'env>,
     manifest: &'env Mutex<Manifest>,
     orders: Vec<Order<'env>>,
+    sharing: &HashSet<String>,
     ship: &Sender<Shipment>,
     tell: &Sender<Event>,
 ) {
@@ -47,7 +56,8 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     }
     for source in &ground.inventory.sources {
         let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
-        let batches = batches(orders, source.sessions, &|unit| ground.hours(unit).is_some());
+        let shares = sharing.contains(&source.name) && source.script.is_none();
+        let batches = batches(orders, source.sessions, shares, &|unit| ground.hours(unit).is_some());
         let threads = source.sessions.min(batches.len());
         let queue = std::sync::Arc::new(Queue {
             batches: Mutex::new(batches),
@@ -66,10 +76,16 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
 fn batches<'a>(
     orders: Vec<Order<'a>>,
     sessions: usize,
+    shares: bool,
     has_hours: &dyn Fn(&Unit) -> bool,
-) -> VecDeque<Vec<Order<'a>>> {
+) -> VecDeque<Batch<'a>> {
     let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut sliced: BTreeMap<usize, Vec<_>> = BTreeMap::new();
     for order in orders {
+        if let Some(of) = order.slice_of {
+            sliced.entry(of).or_default().push(order);
+            continue;
+        }
         let rule = &order.unit.entry.export;
         // What is in a batch is begun with it: where hours may end, large units stand alone.
         let most = match (order.small, has_hours(order.unit)) {
@@ -79,15 +95,35 @@ fn batches<'a>(
         };
         alike.entry((most, rule.timeout, rule.retries)).or_default().push(order);
     }
-    let mut batches = VecDeque::new();
+    let mut batches: VecDeque<Batch<'_>> =
+        sliced.into_values().flat_map(|slices| beside(slices, sessions, shares, has_hours)).collect();
     for ((most, ..), orders) in alike {
         let size = orders.len().div_ceil(sessions.max(1)).clamp(1, most);
         let mut orders = orders.into_iter().peekable();
         while orders.peek().is_some() {
-            batches.push_back(orders.by_ref().take(size).collect());
+            batches.push_back(Batch { orders: orders.by_ref().take(size).collect(), ticket: None });
         }
     }
     batches
+}
+
+/// The batches of a unit's slices, one for each session, so that they run side by side. Where hours may end, each slice
+/// stands alone; but where there is one session, who leads would wait for ever for who joins.
+fn beside<'a>(
+    slices: Vec<Order<'a>>,
+    sessions: usize,
+    shares: bool,
+    has_hours: &dyn Fn(&Unit) -> bool,
+) -> Vec<Batch<'a>> {
+    let alone = sessions > 1 && slices.iter().any(|order| has_hours(order.unit));
+    let many = if alone { slices.len() } else { slices.len().min(sessions.max(1)) };
+    let mut batches: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(many).collect();
+    for (n, order) in slices.into_iter().enumerate() {
+        batches[n % many].push(order);
+    }
+    let tickets = if shares { Ticket::of(many) } else { Vec::new() };
+    let tickets = tickets.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    batches.into_iter().zip(tickets).map(|(orders, ticket)| Batch { orders, ticket }).collect()
 }
 
 /// One thread with its own SSH session.
@@ -116,7 +152,7 @@ impl<'a> Exporter<'a> {
         // Not `while let`: the lock would be held while the batch is exported.
         loop {
             let next = locked(&queue.batches).pop_front();
-            let Some(batch) = next else { return };
+            let Some(Batch { orders: batch, ticket }) = next else { return };
             if self.ground.stop.asked() {
                 return;
             }
@@ -131,19 +167,19 @@ impl<'a> Exporter<'a> {
             let down = locked(&queue.down).clone();
             match down {
                 Some(failure) => self.fail_all(&batch, &failure),
-                None => self.batch(batch, queue),
+                None => self.batch(batch, ticket, queue),
             }
         }
     }
 
     /// Takes a batch through its attempts.
-    fn batch(&mut self, batch: Vec<Order<'_>>, queue: &Queue<'_>) {
+    fn batch(&mut self, batch: Vec<Order<'_>>, mut ticket: Option<Ticket>, queue: &Queue<'_>) {
         // Units of one batch have the same limits.
         let retries = batch.first().map_or(0, |order| order.unit.entry.export.retries);
         let mut left = batch;
         for attempt in 1..=retries + 1 {
             let last = attempt > retries;
-            let (again, broken) = self.attempt(&left, attempt, last);
+            let (again, broken) = self.attempt(&left, ticket.take(), attempt, last);
             if again.len() < left.len() {
                 queue.worked.store(true, Ordering::SeqCst);
             }
@@ -185,6 +221,7 @@ impl<'a> Exporter<'a> {
     fn attempt(
         &mut self,
         batch: &[Order<'_>],
+        ticket: Option<Ticket>,
         attempt: u32,
         last: bool,
     ) -> (Vec<usize>, Option<SourceError>) {
@@ -206,7 +243,7 @@ impl<'a> Exporter<'a> {
             run: &self.ground.run.id,
             stop: self.ground.stop,
         };
-        let ended = export(ground, &mut remote, attempt, batch, |index, outcome| {
+        let ended = export(ground, &mut remote, attempt, batch, ticket, |index, outcome| {
             again.retain(|&other| other != index);
             match outcome {
                 Outcome::Exported { exported, took } => {

@@ -5,7 +5,7 @@
 //! that called [`execute`], which keeps the ledger and tells the listener; so nothing here needs a lock around a
 //! unit's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,13 @@ mod loader;
 mod nulls;
 pub mod prepare;
 pub mod remains;
+pub mod slices;
 pub mod tables;
 
 use book::Book;
 pub use book::Fate;
 pub use event::{Event, What};
+use prepare::{Asked, SourceCatalog};
 
 /// Which halves of a run are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,44 +108,92 @@ struct Shipment {
     exported: Exported,
 }
 
-/// Does the run. `listen` hears every event, after it was noted.
+/// What both sides said of a plan.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Units that are in the target.
+    already: BTreeMap<usize, What>,
+    /// Units whose files wait on the mount.
+    ready: Vec<Shipment>,
+    /// Units that have to be exported.
+    to_export: Vec<usize>,
+    /// What the sources' catalogs say of those.
+    sources: Asked<SourceCatalog>,
+    /// What each unit is a slice of, by places in the plan; nothing for those that are none.
+    slice_of: HashMap<usize, usize>,
+}
+
+/// Asks both sides what a plan comes to: what of it is there already, and how large the rest is. Where something is large,
+/// also the plan that takes the place of the first, with slices in it.
+///
+/// # Errors
+/// [`Failure`] where nothing can go on: no target, no ledger.
+pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<Plan>), Failure> {
+    let Ground { plan, inventory, run, pool, stop, .. } = ground;
+    let already = ask_target(ground)?;
+    let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
+    let (ready, mut to_export) = book::resumable(plan, ledger, left, ground.halves)?;
+    if to_export.is_empty() {
+        return Ok((Answers { already, ready, ..Answers::default() }, None));
+    }
+    let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
+    let counted = nulls::counted(ledger, run.started_at)?;
+    let sources = prepare::describe(inventory, &units, &counted, pool, stop);
+    nulls::note(ledger, &sources, run.started_at)?;
+    let mut answers = Answers { already, ready, sources, ..Answers::default() };
+    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, ledger, pool, stop)?;
+    let plan = match sliced {
+        Some(sliced) => {
+            ledger.replace(run, run.started_at, &sliced.replaced)?;
+            to_export.extend(plan.units.len()..sliced.plan.units.len());
+            answers.slice_of = sliced.of;
+            Some(sliced.plan)
+        }
+        None => None,
+    };
+    answers.to_export = to_export;
+    Ok((answers, plan))
+}
+
+/// Does the run, once both sides were asked about its plan. `listen` hears every event, after it was noted.
 ///
 /// # Errors
 /// [`Failure`] where nothing can go on: no target, no mount, no ledger. Units that fail are no errors.
 pub fn execute(
     ground: Ground<'_>,
+    answers: Answers,
     ledger: &mut Ledger,
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
-    let plan = ground.plan;
     let mut book = Book::new(ground, ledger);
-    if plan.units.is_empty() {
-        return Ok(book.close(false));
+    let Answers { already, mut ready, mut to_export, sources, slice_of } = answers;
+    for (unit, what) in already {
+        book.note(Event { unit, what }, listen)?;
     }
-    let (mut session, already) = ask_target(ground)?;
-    for (index, there) in &already {
-        book.note(Event { unit: *index, what: there.clone() }, listen)?;
-    }
-    let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
-    let (mut ready, mut to_export) = book.resumable(left, ground.halves)?;
     for shipment in &ready {
         let what = What::Resumed(shipment.exported.clone());
         book.note(Event { unit: shipment.index, what }, listen)?;
     }
     let mut no_source_reached = false;
     if ground.create_tables {
-        no_source_reached = book.create_tables(&mut session, &mut ready, &mut to_export, listen)?;
+        no_source_reached = book.create_tables(&mut ready, &mut to_export, listen)?;
         if ground.stop.asked() {
             return Ok(book.close(false));
         }
     }
     let mut orders = Vec::new();
     if !to_export.is_empty() {
-        (orders, no_source_reached) = orders_of(&mut book, session, &to_export, listen)?;
+        (orders, no_source_reached) = orders_of(&mut book, &sources, &to_export, &slice_of, listen)?;
         if ground.stop.asked() {
             return Ok(book.close(false));
         }
     }
+    let sharing: HashSet<String> = sources
+        .iter()
+        .filter(|(_, asked)| asked.as_ref().is_ok_and(SourceCatalog::shares_snapshots))
+        .map(|(name, _)| name.clone())
+        .collect();
+    drop((sources, slice_of, to_export));
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
     let shared = loader::Shared::default();
@@ -159,7 +209,7 @@ pub fn execute(
             let _ = ship.send(shipment);
         }
         if let Some(manifest) = &manifest {
-            exporter::spawn(scope, ground, manifest, orders, &ship, &tell);
+            exporter::spawn(scope, ground, manifest, orders, &sharing, &ship, &tell);
         }
         drop((ship, tell));
         let followed = book.follow(&events, listen);
@@ -173,27 +223,23 @@ pub fn execute(
 /// What cannot be exported has failed, and is noted.
 fn orders_of<'a>(
     book: &mut Book<'a>,
-    mut session: Session,
+    sources: &Asked<SourceCatalog>,
     to_export: &[usize],
+    slice_of: &HashMap<usize, usize>,
     listen: &mut dyn FnMut(&Event),
 ) -> Result<(Vec<Order<'a>>, bool), Failure> {
-    let Ground { inventory, plan, run, pool, stop, .. } = book.ground;
+    let Ground { inventory, plan, run, stop, .. } = book.ground;
     let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
-    let targets = session.tables(&tables)?;
-    drop(session);
-    let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-    let counted = nulls::counted(book.ledger, run.started_at)?;
-    let sources = prepare::describe(inventory, &units, &counted, pool, stop);
-    nulls::note(book.ledger, &sources, run.started_at)?;
+    let targets = asked_again(stop, || session(book.ground)?.tables(&tables))?;
     let unreached = sources.values().all(|asked| asked.as_ref().is_err_and(|error| error.is_unreachable()));
     let mut orders = Vec::new();
     if stop.asked() {
         return Ok((orders, unreached));
     }
     let today = run.started_at.to_zoned(inventory.timezone.clone()).date();
-    for (index, order) in prepare::orders(plan, to_export, inventory, &sources, &targets, today) {
+    for (index, order) in prepare::orders(plan, to_export, inventory, sources, &targets, today) {
         match order {
-            Ok(order) => orders.push(order),
+            Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
             Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
         }
     }
@@ -203,13 +249,16 @@ fn orders_of<'a>(
 /// How often the target is asked at the start, where another try may help.
 const ASKED: u32 = 3;
 
-/// A session on the target, with the load log in its place, and what of the plan is there.
-fn ask_target(ground: Ground<'_>) -> Result<(Session, BTreeMap<usize, What>), Failure> {
+fn session(ground: Ground<'_>) -> Result<Session, TargetError> {
+    Session::open(ground.target, &ground.inventory.target.log_schema)
+}
+
+/// What of the plan is in the target, once the load log is in its place.
+fn ask_target(ground: Ground<'_>) -> Result<BTreeMap<usize, What>, Failure> {
     let ask = || -> Result<_, TargetError> {
-        let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
+        let mut session = session(ground)?;
         session.ensure_load_log()?;
-        let already = already_there(&mut session, ground.plan)?;
-        Ok((session, already))
+        already_there(&mut session, ground.plan)
     };
     asked_again(ground.stop, ask).map_err(Failure::Target)
 }

@@ -33,12 +33,23 @@ const CATALOG_LIMIT: Duration = Duration::from_secs(300);
 /// What a source's catalog says.
 #[derive(Debug, Default)]
 pub struct SourceCatalog {
+    facts: Option<SourceFacts>,
     tables: HashMap<TableName, SourceTable>,
     /// Rows without a value in a window column, where they were counted.
     pub(super) nulls: Vec<(TableName, String, Nulls)>,
 }
 
 impl SourceCatalog {
+    /// Can its server's sessions read one and the same state?
+    pub(super) fn shares_snapshots(&self) -> bool {
+        self.facts.is_some_and(SourceFacts::shares_snapshots)
+    }
+
+    /// An upper bound for a table's size in bytes, where the catalog knows one cheaply. The outer `None`: no such table.
+    pub(super) fn bytes(&self, table: &TableName) -> Option<Option<u64>> {
+        self.tables.get(table).map(|table| table.bytes)
+    }
+
     /// Takes one row of [`postgres::describe_tables`].
     fn take(&mut self, row: &str) {
         if let Some((table, column, bytes)) = postgres::read_column(row) {
@@ -201,7 +212,7 @@ pub fn describe(
 ) -> Asked<SourceCatalog> {
     let wanted = units.iter().map(|unit| (unit.key.source.as_str(), &unit.table));
     ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
-        let mut catalog = SourceCatalog::default();
+        let mut catalog = SourceCatalog { facts: Some(facts), ..SourceCatalog::default() };
         for some in tables.chunks(2000) {
             let sql = postgres::describe_tables(facts, some, true);
             match questions.ask(sql, "reading its catalog", |row| catalog.take(row)) {
@@ -295,7 +306,7 @@ fn order<'a>(
         None => unit.relative_path(today),
     };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
-    Ok(Order { index, unit, file, columns, sql, small })
+    Ok(Order { index, unit, file, columns, sql, slice_of: None, small })
 }
 
 /// Keys of units, by source: how the load log is asked.

@@ -177,7 +177,7 @@ impl Rules {
         ExportRule {
             timeout: self.export.timeout.unwrap_or(Duration::from_secs(30 * 60)),
             retries: self.export.retries.unwrap_or(2),
-            slice_bytes: self.export.slice_bytes.unwrap_or(256 << 20),
+            slice_bytes: self.export.slice_bytes.unwrap_or(64 << 20),
             compressor: self.export.compressor.unwrap_or(Compressor::Auto),
         }
     }

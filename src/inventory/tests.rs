@@ -71,7 +71,7 @@ fn defaults_are_filled_in() {
     let export = ExportRule {
         timeout: Duration::from_secs(30 * 60),
         retries: 2,
-        slice_bytes: 256 * 1024 * 1024,
+        slice_bytes: 64 * 1024 * 1024,
         compressor: Compressor::Auto,
     };
     assert_eq!(table.export, export);
@@ -127,7 +127,7 @@ fn the_table_wins_over_the_job_and_the_job_over_the_defaults_key_by_key() {
     let export = ExportRule {
         timeout: Duration::from_secs(60),
         retries: 8,
-        slice_bytes: 256 << 20,
+        slice_bytes: 64 << 20,
         compressor: Compressor::Pigz,
     };
     assert_eq!(table.export, export);

@@ -8,9 +8,10 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::{Ledger, LedgerError};
 use crate::interval::{Interval, merged};
-use crate::measure::{Loaded, Measure};
+use crate::measure::{Loaded, Measure, all_numbers};
+use crate::mount::Exported;
 use crate::plan::{Assumed, Facts, IdColumn, Open, OpenState, SeenIds};
-use crate::unit::read_id;
+use crate::unit::{Extent, Unit, read_id};
 
 /// A unit's interval as the ledger keeps it.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(super) struct Part<'a> {
     pub(super) measure: Option<&'a Measure>,
     pub(super) tag: Option<&'a str>,
     pub(super) interval: Interval<i64>,
+    /// When it was loaded. Microseconds since 1970-01-01 UTC.
+    pub(super) at: i64,
 }
 
 /// Joins an interval to what is covered. What was kept without a measure takes the first of time that is known.
@@ -47,6 +50,12 @@ pub(super) fn cover(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite:
     for one in found {
         let (first, last) = one?;
         (from, to) = (from.min(first), to.max(last));
+    }
+    let whole = all_numbers();
+    if matches!(part.measure, Some(Measure::Slice(..))) && (from, to) == (whole.start(), whole.end()) {
+        // The last slice: the table was moved whole, and a plan needs to know no more.
+        let interval = Extent::Whole.numbers_loaded(Timestamp::from_microsecond(part.at).unwrap_or_default());
+        return cover(transaction, &Part { measure: Some(&Measure::All), tag: None, interval, ..*part });
     }
     transaction
         .prepare_cached(
@@ -88,8 +97,10 @@ pub(super) fn of_units(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             let (measure, tag) = (measure.as_ref(), named.tag.as_deref());
             let (target_url, source, series) = (&target_url, &source, &named.series);
             let updated: String = row.get(4)?;
-            let interval = updated.parse().map_or(interval, |at| named.extent.numbers_loaded(at));
-            cover(transaction, &Part { target_url, source, series, measure, tag, interval })?;
+            let updated: Option<Timestamp> = updated.parse().ok();
+            let interval = updated.map_or(interval, |at| named.extent.numbers_loaded(at));
+            let at = updated.unwrap_or_default().as_microsecond();
+            cover(transaction, &Part { target_url, source, series, measure, tag, interval, at })?;
         }
     }
     Ok(())
@@ -110,6 +121,34 @@ impl Ledger {
         };
         read(&mut facts).map_err(|error| self.error(error))?;
         Ok(facts)
+    }
+
+    /// How much CSV the last windows of a unit's table held, in bytes for each number of their measure; `None` where
+    /// none is known.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub fn bytes_per_number(&self, unit: &Unit) -> Result<Option<f64>, LedgerError> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT first, last, exported FROM unit
+                 WHERE job = ?1 AND table_name = ?2 AND state = 'loaded' AND series = ?3 AND measure = ?4
+                     AND exported IS NOT NULL AND last > first
+                 ORDER BY window_start DESC, last DESC LIMIT 5",
+            )?;
+            let key = [&unit.job, &unit.table.to_string(), &unit.rows.series, &unit.rows.measure.to_string()];
+            let mut rows = statement.query(key)?;
+            let (mut numbers, mut bytes) = (0.0, 0.0);
+            while let Some(row) = rows.next()? {
+                let exported: Option<Exported> = serde_json::from_str(&row.get::<_, String>(2)?).ok();
+                let Some(Exported { trailer, .. }) = exported else { continue };
+                numbers += (row.get::<_, i64>(1)? as f64) - (row.get::<_, i64>(0)? as f64);
+                // What the trailer says is modulo 4 GiB: CSV is at least as large as its file.
+                bytes += f64::from(trailer.isize).max(trailer.bytes as f64);
+            }
+            Ok((numbers > 0.0).then(|| bytes / numbers))
+        };
+        read().map_err(|error| self.error(error))
     }
 
     /// Writes down by what windows were moved that an older gpferry kept without a measure: once it is known for this
@@ -139,8 +178,8 @@ impl Ledger {
                 )?;
                 for (first, last, tag) in &found {
                     let Some(interval) = Interval::new(*first, *last) else { continue };
-                    let (measure, tag) = (Some(measure), tag.as_deref());
-                    cover(&transaction, &Part { target_url, source, series, measure, tag, interval })?;
+                    let (measure, tag, at) = (Some(measure), tag.as_deref(), 0);
+                    cover(&transaction, &Part { target_url, source, series, measure, tag, interval, at })?;
                 }
             }
             transaction.commit()
@@ -262,17 +301,17 @@ pub(super) struct Stretch {
     pub(super) tag: Option<String>,
 }
 
-/// Many intervals at once, from the load log.
+/// Many intervals at once, from the load log, each stretch with the time of its last load in microseconds.
 pub(super) fn cover_all(
     transaction: &Transaction<'_>,
     target_url: &str,
-    all: Vec<(Stretch, Vec<Interval<i64>>)>,
+    all: Vec<(Stretch, Vec<Interval<i64>>, i64)>,
 ) -> rusqlite::Result<()> {
-    for (of, intervals) in all {
+    for (of, intervals, at) in all {
         for interval in merged(intervals) {
             let (source, series) = (&of.source, &of.series);
             let (measure, tag) = (of.measure.as_ref(), of.tag.as_deref());
-            cover(transaction, &Part { target_url, source, series, measure, tag, interval })?;
+            cover(transaction, &Part { target_url, source, series, measure, tag, interval, at })?;
         }
     }
     Ok(())

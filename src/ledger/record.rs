@@ -114,7 +114,7 @@ impl Ledger {
     fn take_over(&mut self, target_url: &str, some: &[Logged]) -> Result<(), LedgerError> {
         let mut write = || {
             let transaction = self.connection.transaction()?;
-            let mut covered: Vec<(Stretch, Vec<_>)> = Vec::new();
+            let mut covered: Vec<(Stretch, Vec<_>, i64)> = Vec::new();
             let mut places: HashMap<Stretch, usize> = HashMap::new();
             for logged in some {
                 let Some(named) = read_id(&logged.key.id) else { continue };
@@ -125,9 +125,11 @@ impl Ledger {
                 // In the order of the load log: what has no measure takes the first one after it.
                 let place = *places.entry(stretch.clone()).or_insert(covered.len());
                 if place == covered.len() {
-                    covered.push((stretch, Vec::new()));
+                    covered.push((stretch, Vec::new(), i64::MIN));
                 }
-                covered[place].1.push(named.extent.numbers_loaded(logged.loaded_at));
+                let (_, intervals, at) = &mut covered[place];
+                intervals.push(named.extent.numbers_loaded(logged.loaded_at));
+                *at = logged.loaded_at.as_microsecond().max(*at);
             }
             cover_all(&transaction, target_url, covered)?;
             transaction.commit()
@@ -145,6 +147,7 @@ fn part<'a>(run: &'a Run, unit: &'a Unit, now: Timestamp) -> Part<'a> {
         measure: Some(&unit.rows.measure),
         tag: unit.rows.tag.as_deref(),
         interval: unit.extent.numbers_loaded(now),
+        at: now.as_microsecond(),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::unit::{Unit, UnitKey, series_of, variant};
 
 mod facts;
 mod needed;
+pub mod slices;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -108,6 +109,11 @@ pub enum Change {
         /// What the rows were told apart by, as `time:evt_timestamp`.
         was: String,
     },
+    /// It is large, and something about that is to be known.
+    Large {
+        /// What.
+        why: &'static str,
+    },
 }
 
 impl Change {
@@ -121,6 +127,7 @@ impl Change {
                  between is moved"
                     .into()
             }
+            Change::Large { why } => format!("large: {why}"),
             Change::Column { was } => {
                 format!("rows that were loaded by {was} are left out; the rest is moved by the column of now")
             }

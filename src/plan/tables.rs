@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use super::facts::{Facts, IdColumn, Open, OpenState, Series};
 use super::{Assumed, Change, Note, Plan, Selection, Skipped, Why};
 use crate::interval::{Grid, Interval, merged};
-use crate::inventory::{Cut, Job, NullWindow, Source, TableEntry, WindowBy, WindowRule};
-use crate::measure::{Loaded, Measure};
+use crate::inventory::{Cut, Job, LoadMode, NullWindow, Source, TableEntry, WindowBy, WindowRule};
+use crate::measure::{Loaded, Measure, Scale, all_numbers};
 use crate::names::TableName;
 use crate::unit::{Extent, Rows, Unit, UnitKey, tag, unit_id};
 use crate::window::{Length, Window, civil, micros, settled};
@@ -48,8 +48,8 @@ struct Cell {
 }
 
 impl Cell {
-    fn waiting(open: &Open, is_ids: bool) -> Self {
-        Self { id: open.id.clone(), extent: extent(is_ids, open.extent), tries: open.tries, waits: true }
+    fn waiting(open: &Open, measure: &Measure) -> Self {
+        Self { id: open.id.clone(), extent: extent(measure, open.extent), tries: open.tries, waits: true }
     }
 }
 
@@ -99,14 +99,17 @@ impl<'a, 'p> Tables<'a, 'p> {
         match &entry.window {
             WindowRule::None { every } => match (every, piece.known.moved_whole_at()) {
                 (Some(every), Some(last)) => self.add_again(&piece, *every, last),
-                (Some(_) | None, _) => self.add_all_or_nothing(&mut piece, &Measure::All, Extent::Whole),
+                (Some(_) | None, _) => match piece.sliced() {
+                    Some(measure) => self.add_windows(&mut piece, &measure, Due::every_slice()),
+                    None => self.add_all_or_nothing(&mut piece, &Measure::All, Extent::Whole),
+                },
             },
             WindowRule::By(by) => {
                 if piece.known.holds_all(&Measure::All) {
                     return self.skip(&piece.table.to_string(), 0, Why::MovedWhole);
                 }
                 match self.due(&piece.table, by) {
-                    Ok(due) => self.add_windows(&mut piece, by, due),
+                    Ok(due) => self.add_windows(&mut piece, &by.measure(), due),
                     Err(why) => self.skip(&piece.table.to_string(), 0, why),
                 }
                 if by.null_window == NullWindow::Include && ground.selection.from.is_none() {
@@ -133,6 +136,10 @@ impl<'a, 'p> Tables<'a, 'p> {
         let open = piece.known.open.iter().find(|open| open.is_by(measure) && open.id == id);
         let tries = open.map_or(0, |open| open.tries);
         let waits = open.is_some_and(|open| open.state == OpenState::Exported);
+        // Slices that were begun, and of which nothing is there: the table is moved from its beginning.
+        let slices = piece.known.open.iter().filter(|open| extent.is_whole() && open.is_slice());
+        let slices: Vec<UnitKey> = slices.map(|open| self.key(open.id.clone())).collect();
+        self.plan.replaced.extend(slices);
         self.admit(piece, vec![Cell { id, extent, tries, waits }], &rows);
     }
 
@@ -156,29 +163,28 @@ impl<'a, 'p> Tables<'a, 'p> {
         self.admit(piece, vec![Cell { id, extent, tries, waits }], &rows);
     }
 
-    /// The windows that are due and not loaded.
-    fn add_windows(&mut self, piece: &mut Piece<'_>, by: &WindowBy, due: Due) {
+    /// The windows, or slices of a whole table, that are due and not loaded.
+    fn add_windows(&mut self, piece: &mut Piece<'_>, measure: &Measure, due: Due) {
         let name = piece.table.to_string();
-        let measure = by.measure();
-        let rows = Arc::new(piece.rows(&measure));
-        let is_ids = matches!(by.cut, Cut::Ids { .. });
-        let loaded = piece.loaded(&measure);
+        let rows = Arc::new(piece.rows(measure));
+        let loaded = piece.loaded(measure);
         let gaps = due.range.map(|range| range.without(&loaded)).unwrap_or_default();
-        let open: Vec<&Open> = piece.known.open.iter().filter(|open| open.is_by(&measure)).collect();
+        let open: Vec<&Open> = piece.known.open.iter().filter(|open| open.is_by(measure)).collect();
         // A file that waits on the mount keeps its bounds; what lies beside it is cut anew. Under a plain id, where
         // units of another column have taken those by now, it may stand for the rows of one of them: not that one.
-        let is_own =
-            |open: &Open| unit_id(&rows.series, &extent(is_ids, open.extent), rows.tag.as_deref()) == open.id;
+        let is_own = |open: &Open| {
+            unit_id(&rows.series, &extent(measure, open.extent), rows.tag.as_deref()) == open.id
+        };
         let waiting: Vec<&Open> = disjoint(open.iter().copied().filter(|open| {
             open.state == OpenState::Exported
                 && is_own(open)
                 && gaps.iter().any(|gap| gap.holds(&open.extent))
         }));
-        let mut cells: Vec<Cell> = waiting.iter().map(|open| Cell::waiting(open, is_ids)).collect();
+        let mut cells: Vec<Cell> = waiting.iter().map(|open| Cell::waiting(open, measure)).collect();
         let taken = merged(waiting.iter().map(|open| open.extent).collect());
         let rest: Vec<Interval<i64>> = gaps.iter().flat_map(|gap| gap.without(&taken)).collect();
         for cell in rest.iter().flat_map(|gap| due.grid.cells(*gap)).take(MOST) {
-            let extent = extent(is_ids, cell);
+            let extent = extent(measure, cell);
             let id = unit_id(&rows.series, &extent, rows.tag.as_deref());
             let tries = open.iter().find(|open| open.id == id).map_or(0, |open| open.tries);
             cells.push(Cell { id, extent, tries, waits: false });
@@ -239,6 +245,9 @@ impl<'a, 'p> Tables<'a, 'p> {
     fn tell_changes(&mut self, name: &str, rows: &Rows, due: &Due, loaded: &[Interval<i64>], cells: &[Cell]) {
         for other in &rows.without {
             self.note(name, Change::Column { was: other.measure.to_string() });
+        }
+        if matches!(rows.measure, Measure::Slice(..)) {
+            return;
         }
         let (Some(first), Some(range)) = (loaded.first(), due.range) else { return };
         if cells.first().is_some_and(|cell| cell.extent.numbers().end() <= first.start()) {
@@ -313,12 +322,16 @@ fn up_to(grid: Grid, from: i64, until: Option<i64>, over: i64) -> Due {
     Due { grid, range: Interval::new(from, end), not_due: rest }
 }
 
-fn extent(is_ids: bool, cell: Interval<i64>) -> Extent {
-    if is_ids {
-        return Extent::Ids(cell);
+/// An interval of a measure's numbers, as the extent of a unit.
+pub(super) fn extent(measure: &Measure, cell: Interval<i64>) -> Extent {
+    match measure {
+        Measure::By(Scale::Id, _) => Extent::Ids(cell),
+        Measure::Slice(..) => Extent::Slice(cell),
+        // Both ends are the numbers of civil times, one before the other.
+        Measure::By(..) | Measure::All | Measure::Null(_) => {
+            Window::new(civil(cell.start()), civil(cell.end())).map_or(Extent::Ids(cell), Extent::Times)
+        }
     }
-    // Both ends are the numbers of civil times, one before the other.
-    Window::new(civil(cell.start()), civil(cell.end())).map_or(Extent::Ids(cell), Extent::Times)
 }
 
 /// Those that overlap none before them.
@@ -334,7 +347,19 @@ fn disjoint<'a>(open: impl Iterator<Item = &'a Open>) -> Vec<&'a Open> {
     kept
 }
 
+impl Due {
+    /// All the slices of a table.
+    fn every_slice() -> Self {
+        Due { grid: Grid { origin: i64::MIN, step: None }, range: Some(all_numbers()), not_due: 0 }
+    }
+}
+
 impl Open {
+    /// Was it one slice of a whole table?
+    fn is_slice(&self) -> bool {
+        matches!(self.measure, Some(Measure::Slice(..)))
+    }
+
     /// Was it begun by this measure? What an older ledger kept without one counts as such.
     fn is_by(&self, measure: &Measure) -> bool {
         self.measure.as_ref().map_or(measure.is_time(), |own| own == measure)
@@ -357,6 +382,21 @@ impl Piece<'_> {
         merged(by.iter().chain(unmeasured).copied().collect())
     }
 
+    /// By what a table was cut that is partly in the target, or waits in part on the mount. Such a table is moved to its
+    /// end in the same way: other slices would hold other rows.
+    fn sliced(&self) -> Option<Measure> {
+        let known = self.known;
+        if self.entry.load.mode == LoadMode::Replace || known.holds_all(&Measure::All) {
+            return None;
+        }
+        let is_slice = |measure: &&Measure| matches!(measure, Measure::Slice(..));
+        let loaded = known.loaded.iter().filter(|loaded| !loaded.intervals.is_empty());
+        let waiting = known.open.iter().filter(|open| open.state == OpenState::Exported);
+        let mut measures =
+            loaded.map(|loaded| &loaded.measure).chain(waiting.filter_map(|open| open.measure.as_ref()));
+        measures.find(is_slice).cloned()
+    }
+
     /// What the units of a measure share.
     fn rows(&self, measure: &Measure) -> Rows {
         let others: Vec<Loaded> = self
@@ -365,6 +405,8 @@ impl Piece<'_> {
             .iter()
             .filter(|other| other.measure != *measure && other.measure != Measure::All)
             .filter(|other| !other.intervals.is_empty() && !other.measure.is_beside(measure))
+            // A whole table takes the place of slices of it.
+            .filter(|other| *measure != Measure::All || !matches!(other.measure, Measure::Slice(..)))
             .cloned()
             .collect();
         let rival = |other: &&Loaded| {

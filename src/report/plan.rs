@@ -26,7 +26,7 @@ pub fn text(plan: &Plan) -> String {
 }
 
 /// One line per job and change; tables by name where they are few.
-pub(super) fn notes(notes: &[Note]) -> String {
+pub(super) fn notes<'a>(notes: impl IntoIterator<Item = &'a Note>) -> String {
     let mut by_change: BTreeMap<(&str, &Change), Vec<&str>> = BTreeMap::new();
     for note in notes {
         by_change.entry((&note.job, &note.change)).or_default().push(&note.table);
@@ -83,6 +83,7 @@ pub(super) fn unit(unit: &Unit) -> Value {
             "end": window.end().to_string(),
         }),
         Extent::Ids(ids) => json!({ "column": column, "first_id": ids.start(), "end_id": ids.end() }),
+        Extent::Slice(_) => json!({ "column": column, "slice": unit.extent.to_string() }),
     };
     json!({
         "source": unit.key.source,

@@ -12,7 +12,7 @@ use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
 use crate::inventory::Rejects;
 use crate::ledger::State;
-use crate::plan::Plan;
+use crate::plan::{Change, Plan};
 use crate::step::UnitFailure;
 use crate::step::load::How;
 use crate::target::Kind;
@@ -97,6 +97,9 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
     let mut shown = failures(plan, outcome, width);
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
+    // What a plan says beforehand; but this only the run found out.
+    let large = plan.notes.iter().filter(|note| matches!(note.change, Change::Large { .. }));
+    shown.push_str(&super::plan::notes(large));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
     shown

@@ -50,7 +50,9 @@ pub fn arguments(unit: &Unit, database: &str) -> Result<[String; 7], ArgumentErr
     let shown = || unit.table.to_string();
     let window = match unit.extent {
         Extent::Times(window) => window,
-        Extent::Whole | Extent::Repeated(_) => return Err(ArgumentError::NoWindow(shown())),
+        Extent::Whole | Extent::Repeated(_) | Extent::Slice(_) => {
+            return Err(ArgumentError::NoWindow(shown()));
+        }
         Extent::Nulls | Extent::Ids(_) => return Err(ArgumentError::NotTimes(shown())),
     };
     let Measure::By(Scale::Time, column) = &unit.rows.measure else {

@@ -12,6 +12,7 @@ mod questions;
 pub mod ready;
 pub mod rows;
 mod script;
+pub mod statistics;
 #[cfg(test)]
 mod tests;
 

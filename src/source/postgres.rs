@@ -39,6 +39,13 @@ pub struct SourceFacts {
     pub greenplum: bool,
 }
 
+impl SourceFacts {
+    /// Can its sessions read one and the same state (`pg_export_snapshot`)?
+    pub fn shares_snapshots(self) -> bool {
+        !self.greenplum && self.version >= 90_200
+    }
+}
+
 /// Asks what the server is.
 pub const FACTS: &str = "SELECT current_setting('server_version_num'), version()";
 

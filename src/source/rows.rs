@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::postgres::SourceTable;
 use crate::interval::Interval;
-use crate::measure::{Measure, Scale};
+use crate::measure::{Measure, Scale, SliceBy};
 use crate::names::TableName;
 use crate::sql;
 use crate::unit::{Extent, Unit};
@@ -106,7 +106,7 @@ pub fn conditions(
     let mut conditions = Vec::new();
     match unit.extent {
         Extent::Whole | Extent::Repeated(_) => {}
-        Extent::Nulls | Extent::Times(_) | Extent::Ids(_) => {
+        Extent::Nulls | Extent::Times(_) | Extent::Ids(_) | Extent::Slice(_) => {
             conditions.push(bounds.within(&unit.rows.measure, unit.extent.numbers())?);
         }
     }
@@ -162,6 +162,7 @@ impl Bounds<'_> {
                 self.column(column)?;
                 Ok(format!("{} IS NULL", sql::ident(column)))
             }
+            Measure::Slice(by, column) => self.slice(*by, column, interval),
             Measure::By(scale, column) => {
                 let kind = self.window_type(*scale, column)?;
                 let start = self.bound(interval.start(), *scale, kind)?;
@@ -170,6 +171,34 @@ impl Bounds<'_> {
                 Ok(format!("{column} >= {start} AND {column} < {end}"))
             }
         }
+    }
+
+    /// The rows of a slice. Its outer ends are open, so that infinities are in one.
+    fn slice(&self, by: SliceBy, column: &str, interval: Interval<i64>) -> Result<String, QueryError> {
+        let type_name = self.column(column)?;
+        let name = sql::ident(column);
+        let value = match by {
+            SliceBy::Time | SliceBy::Number => name,
+            SliceBy::Hash => format!("hashtext(CAST({name} AS text))"),
+        };
+        let bound = |number: i64| match by {
+            SliceBy::Hash => number.to_string(),
+            SliceBy::Number => format!("CAST({} AS bigint)", sql::literal(&number.to_string())),
+            SliceBy::Time => {
+                let time = window::civil(number);
+                let zoned = window_type(Scale::Time, type_name) == Some(WindowType::Zoned);
+                let (zone, to) = if zoned { ("+00", "timestamptz") } else { ("", "timestamp") };
+                format!("CAST('{} {}{zone}' AS {to})", time.date(), time.time())
+            }
+        };
+        let mut parts = Vec::new();
+        if interval.start() != i64::MIN {
+            parts.push(format!("{value} >= {}", bound(interval.start())));
+        }
+        if interval.end() != i64::MAX {
+            parts.push(format!("{value} < {}", bound(interval.end())));
+        }
+        Ok(if parts.is_empty() { "true".into() } else { parts.join(" AND ") })
     }
 
     fn column(&self, name: &str) -> Result<&str, QueryError> {

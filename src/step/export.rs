@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
+use super::snapshot::{EXPORT, JOINED, Place, Ticket};
 use super::{Stage, UnitFailure, argv};
 use crate::inventory::Source;
 use crate::mount::{Exported, Manifest, Mount, MountError};
@@ -61,6 +62,8 @@ pub struct Order<'a> {
     pub columns: Vec<String>,
     /// The query.
     pub sql: String,
+    /// The place in the plan of the unit that it is a slice of; `None` where it is none.
+    pub slice_of: Option<usize>,
     /// So small that a process of its own would cost more than its rows.
     pub small: bool,
 }
@@ -79,7 +82,7 @@ pub enum Outcome {
     Failed(UnitFailure),
 }
 
-/// Exports a batch. `report` hears of each unit that was answered, by its index in the plan; what it has not
+/// Exports a batch, whose units are read in one state with those of others where there is a ticket. `report` hears of each unit that was answered, by its index in the plan; what it has not
 /// heard of when this returns was not answered.
 ///
 /// # Errors
@@ -89,6 +92,7 @@ pub fn export(
     remote: &mut dyn Remote,
     attempt: u32,
     orders: &[Order<'_>],
+    ticket: Option<Ticket>,
     mut report: impl FnMut(usize, Outcome),
 ) -> Result<(), SourceError> {
     if let Some(script) = ground.source.argv() {
@@ -98,8 +102,10 @@ pub fn export(
         [order] => format!("the export of {}", order.unit.key.id),
         orders => format!("a batch of {} exports", orders.len()),
     };
+    // Taken before the host is asked for anything: who joins has to wait for the leader.
+    let mut still = Still::new(ticket, orders, ground.stop);
     let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
-    ask_all(&mut talk, ground, attempt, orders);
+    ask_all(&mut talk, ground, attempt, orders, &still);
     let (began, asked_at) = (Timestamp::now(), Instant::now());
     let mut told_to_stop: Option<Instant> = None;
     let mut late = Vec::new();
@@ -114,8 +120,16 @@ pub fn export(
                 return Err(talk.silent());
             }
         }
+        if still.may_end(&talk) {
+            talk.ask(&Request::End);
+        }
         match talk.next(LOOK_EVERY)? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+            Some(Reply::Row { no, text }) if Some(no) == still.question => still.hear(&text),
+            Some(Reply::Done { no, .. }) if Some(no) == still.question => still.answered(None),
+            Some(Reply::Error { no, message, .. }) if Some(no) == still.question => {
+                still.answered(Some(&message));
+            }
             // Nobody asked for rows.
             Some(Reply::Row { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Done { no, rows, bytes, took, compressor }) => {
@@ -175,7 +189,67 @@ fn limit(orders: &[Order<'_>]) -> Duration {
     all.max(longest) + Duration::from_secs(60)
 }
 
-fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders: &[Order<'_>]) {
+/// A batch's part in reading one state of the database together with others.
+struct Still {
+    ticket: Option<Ticket>,
+    place: Place,
+    /// The number of the question that is asked first: for the state's name, or to be heard to have joined.
+    question: Option<u32>,
+    name: Option<String>,
+    ended: bool,
+}
+
+impl Still {
+    fn new(mut ticket: Option<Ticket>, orders: &[Order<'_>], stop: &Stop) -> Self {
+        let place = ticket.as_mut().map_or(Place::Alone, |ticket| ticket.place(stop));
+        let question = (place != Place::Alone).then(|| u32::try_from(orders.len()).unwrap_or(u32::MAX));
+        Self { ticket, place, question, name: None, ended: false }
+    }
+
+    /// The setting of the script, and the question; nothing for a batch that reads what it finds.
+    fn asks(&self) -> Option<(String, Request)> {
+        let no = self.question?;
+        let (value, sql) = match &self.place {
+            Place::Leads => ("new".to_owned(), EXPORT),
+            Place::Joins(name) => (name.clone(), JOINED),
+            Place::Alone => return None,
+        };
+        Some((value, Request::Query { no, sql: sql.into() }))
+    }
+
+    fn hear(&mut self, row: &str) {
+        let is_plain = row.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        self.name = (is_plain && !row.is_empty()).then(|| row.to_owned());
+    }
+
+    fn answered(&mut self, error: Option<&str>) {
+        let Some(ticket) = &mut self.ticket else { return };
+        if self.place == Place::Leads {
+            if let Some(error) = error {
+                log::warn!(
+                    "slices are read at different moments, since the server shares no snapshot: {error}"
+                );
+            }
+            ticket.say(self.name.take());
+        }
+        ticket.settle();
+    }
+
+    /// Once: is there nothing left to ask, and nobody to wait for?
+    fn may_end(&mut self, talk: &Conversation<'_>) -> bool {
+        let waits = self.place == Place::Leads
+            && (talk.unanswered().next().is_some() || self.ticket.as_ref().is_some_and(|one| !one.is_last()));
+        !waits && !std::mem::replace(&mut self.ended, true)
+    }
+}
+
+fn ask_all(
+    talk: &mut Conversation<'_>,
+    ground: Ground<'_>,
+    attempt: u32,
+    orders: &[Order<'_>],
+    still: &Still,
+) {
     let mut set = |name: &'static str, value: String| talk.ask(&Request::Set { name, value });
     let source = ground.source;
     settings(source, ground.run).for_each(|(name, value)| set(name, value));
@@ -186,6 +260,10 @@ fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders
     if orders.iter().all(|order| order.small) {
         set("SMALL", "1".into());
     }
+    if let Some((value, question)) = still.asks() {
+        talk.ask(&Request::Set { name: "SNAPSHOT", value });
+        talk.ask(&question);
+    }
     for (no, order) in (0u32..).zip(orders) {
         talk.ask(&Request::Export {
             no,
@@ -194,7 +272,6 @@ fn ask_all(talk: &mut Conversation<'_>, ground: Ground<'_>, attempt: u32, orders
             sql: order.sql.clone(),
         });
     }
-    talk.ask(&Request::End);
 }
 
 /// What the script said of a published file.

@@ -9,6 +9,7 @@ pub mod check;
 pub mod export;
 pub mod load;
 pub mod preflight;
+pub mod snapshot;
 
 use crate::gzip::GzipError;
 use crate::mount::MountError;

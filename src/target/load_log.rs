@@ -392,7 +392,7 @@ pub(super) fn instant(text: &str) -> Timestamp {
 
 fn ids(extent: &Extent) -> Option<(i64, i64)> {
     match extent {
-        Extent::Ids(ids) => Some((ids.start(), ids.end())),
+        Extent::Ids(ids) | Extent::Slice(ids) => Some((ids.start(), ids.end())),
         Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) => None,
     }
 }

@@ -28,7 +28,7 @@ impl Session {
                 "window_start < $5::text::timestamp AND window_end > $4::text::timestamp",
                 (window.start().to_string(), window.end().to_string()),
             ),
-            Extent::Ids(ids) => (
+            Extent::Ids(ids) | Extent::Slice(ids) => (
                 "(measure IS NULL OR first_id < $5::text::bigint AND last_id > $4::text::bigint)",
                 (ids.start().to_string(), ids.end().to_string()),
             ),
@@ -76,14 +76,16 @@ fn within(loaded: &Loaded) -> String {
     let measure = format!("measure = {}", sql::literal(&loaded.measure.to_string()));
     match &loaded.measure {
         Measure::All | Measure::Null(_) => measure,
-        Measure::By(..) => format!("{measure} AND ({})", bounds_within(loaded)),
+        Measure::By(..) | Measure::Slice(..) => format!("{measure} AND ({})", bounds_within(loaded)),
     }
 }
 
 /// The condition on bounds that lie in what is loaded by a column.
 fn bounds_within(loaded: &Loaded) -> String {
     let part = |first: i64, last: i64| match &loaded.measure {
-        Measure::By(Scale::Id, _) => format!("first_id >= {first} AND last_id <= {last}"),
+        Measure::By(Scale::Id, _) | Measure::Slice(..) => {
+            format!("first_id >= {first} AND last_id <= {last}")
+        }
         Measure::All | Measure::Null(_) | Measure::By(..) => {
             let at = |number: i64| format!("{}::timestamp", sql::literal(&civil(number).to_string()));
             format!("window_start >= {} AND window_end <= {}", at(first), at(last))

@@ -344,7 +344,8 @@ fn old_row(row: &postgres::Row) -> Option<Merge> {
     let named = read_id(&unit)?;
     match (&measure, named.extent) {
         (Measure::By(Scale::Id, _), Extent::Ids(_)) | (Measure::By(..), Extent::Times(_)) => {}
-        (Measure::All | Measure::Null(_) | Measure::By(..), _) => return None,
+        // Slices stay: a few of them are a table.
+        (Measure::All | Measure::Null(_) | Measure::By(..) | Measure::Slice(..), _) => return None,
     }
     let (mode, digest): (String, String) = (row.get(10), row.get(11));
     let before =

@@ -19,6 +19,7 @@ mod preflight;
 mod proxy;
 mod refuses;
 mod secrets;
+mod slices;
 mod ssh;
 mod support;
 mod target;

@@ -27,7 +27,15 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
     let units = plan(&inventory, &Selection::default(), &Catalog::new(), &Facts::default(), now).units;
     let order = |(index, unit)| {
         let file = crate::unit::Unit::relative_path(unit, date(2022, 1, 1));
-        Order { index, unit, file, columns: vec!["id".into()], sql: "SELECT 1".into(), small: false }
+        Order {
+            index,
+            unit,
+            file,
+            columns: vec!["id".into()],
+            sql: "SELECT 1".into(),
+            slice_of: None,
+            small: false,
+        }
     };
     let orders: Vec<Order<'_>> = units.iter().enumerate().map(order).collect();
     let mount = Mount::open(&inventory.mount).unwrap();
@@ -50,7 +58,7 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
     };
     let mut remote = Scripted { says: vec![format!("NONCE\thello\t1\tx\n{says}").into_bytes()] };
     let mut outcomes = Vec::new();
-    let ended = export(ground, &mut remote, 1, &orders, |index, outcome| {
+    let ended = export(ground, &mut remote, 1, &orders, None, |index, outcome| {
         outcomes.push((
             index,
             match outcome {

@@ -1,0 +1,150 @@
+//! Large units become slices, once the sources have said how large they are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::prepare::{self, Asked, SourceCatalog};
+use crate::inventory::Inventory;
+use crate::ledger::{Ledger, LedgerError};
+use crate::names::TableName;
+use crate::plan::slices::{Size, Uncut, cut, may_be_cut};
+use crate::plan::{Change, Note, Plan};
+use crate::remote::ssh::Pool;
+use crate::source::postgres::SourceFacts;
+use crate::source::{SourceError, statistics};
+use crate::stop::Stop;
+use crate::unit::{Unit, UnitKey};
+
+/// A plan whose large units are slices.
+#[derive(Debug)]
+pub struct Sliced {
+    /// The plan. A unit that was cut has its first slice in its place; the others stand behind all units.
+    pub plan: Plan,
+    /// What was cut: nothing is left to do for it under that name.
+    pub replaced: Vec<UnitKey>,
+    /// For each unit of the plan, the place of the one that it is a slice of.
+    pub of: HashMap<usize, usize>,
+}
+
+/// Cuts what is large among these units of a plan; `None` where nothing is. Tables that nobody can say the size of are
+/// moved as they are.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn slice(
+    inventory: &Inventory,
+    plan: &Plan,
+    among: &[usize],
+    described: &Asked<SourceCatalog>,
+    ledger: &Ledger,
+    pool: &Pool,
+    stop: &Stop,
+) -> Result<Option<Sliced>, LedgerError> {
+    let (mut wanted, mut notes) = (Vec::new(), BTreeSet::new());
+    for &index in among {
+        let unit = &plan.units[index];
+        match is_large(inventory, unit, described).then(|| may_be_cut(unit)) {
+            None => {}
+            Some(Ok(())) => wanted.push(index),
+            Some(Err(why)) => {
+                notes.insert((unit.job.clone(), unit.table.to_string(), why.words()));
+            }
+        }
+    }
+    let sizes = if wanted.is_empty() {
+        BTreeMap::new()
+    } else {
+        ask(inventory, wanted.iter().map(|&index| &plan.units[index]), pool, stop)
+    };
+    let (mut slices, mut replaced, mut of) = (Vec::new(), Vec::new(), HashMap::new());
+    let next = plan.units.len();
+    for index in wanted {
+        let unit = &plan.units[index];
+        let known = sizes.get(unit.key.source.as_str()).and_then(|known| known.as_ref().ok());
+        let Some((facts, size)) = known.and_then(|(facts, sizes)| Some((facts, sizes.get(&unit.table)?)))
+        else {
+            continue;
+        };
+        let lately = if unit.extent.is_whole() { None } else { ledger.bytes_per_number(unit)? };
+        let mut note = |why| {
+            notes.insert((unit.job.clone(), unit.table.to_string(), why));
+        };
+        match cut(unit, size, lately, &inventory.timezone) {
+            Ok(cut) if cut.is_empty() => {}
+            Ok(cut) => {
+                if !facts.shares_snapshots() {
+                    note(NO_SNAPSHOT);
+                }
+                replaced.push(unit.key.clone());
+                of.insert(index, index);
+                let behind = next + slices.iter().map(|(_, rest): &(_, Vec<Unit>)| rest.len()).sum::<usize>();
+                of.extend((behind..behind + cut.len() - 1).map(|place| (place, index)));
+                let mut cut = cut.into_iter();
+                slices.extend(cut.next().map(|first| ((index, first), cut.collect())));
+            }
+            Err(why @ (Uncut::Mode | Uncut::Key | Uncut::Skewed)) => note(why.words()),
+        }
+    }
+    if slices.is_empty() && notes.is_empty() {
+        return Ok(None);
+    }
+    let mut plan = plan.clone();
+    let (firsts, rest): (Vec<_>, Vec<_>) = slices.into_iter().unzip();
+    for (index, first) in firsts {
+        plan.units[index] = first;
+    }
+    plan.units.extend(rest.into_iter().flatten());
+    plan.notes.extend(notes.into_iter().map(|(job, table, why)| Note {
+        job,
+        table,
+        change: Change::Large { why },
+    }));
+    Ok(Some(Sliced { plan, replaced, of }))
+}
+
+const NO_SNAPSHOT: &str =
+    "its slices are read at different moments: the source's server cannot share a snapshot";
+
+/// May a table be larger than its entry wants a piece to be? Where nobody knows, it may.
+fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
+    let by_script = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
+    let Some(Ok(catalog)) = described.get(&unit.key.source) else { return false };
+    let Some(bytes) = catalog.bytes(&unit.table) else { return false };
+    !by_script && bytes.is_none_or(|bytes| bytes > unit.entry.export.slice_bytes)
+}
+
+type Sizes = (SourceFacts, HashMap<TableName, Size>);
+
+/// Asks the sources about the tables of these units: their size, and how the values are spread of the columns by which
+/// they could be cut.
+fn ask<'a>(
+    inventory: &Inventory,
+    units: impl Iterator<Item = &'a Unit> + Clone,
+    pool: &Pool,
+    stop: &Stop,
+) -> Asked<Sizes> {
+    let mut columns: HashMap<(&str, &TableName), BTreeSet<&str>> = HashMap::new();
+    for unit in units.clone() {
+        let of = columns.entry((&unit.key.source, &unit.table)).or_default();
+        of.extend(unit.rows.measure.column());
+    }
+    let wanted = units.map(|unit| (unit.key.source.as_str(), &unit.table));
+    prepare::ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
+        let mut sizes = HashMap::new();
+        for &table in tables {
+            let others: Vec<&str> =
+                columns.get(&(source.name.as_str(), table)).into_iter().flatten().copied().collect();
+            let mut size = Size::default();
+            let sql = statistics::ask(facts, table, &others);
+            match questions.ask(sql, &format!("asking for the size of {table}"), |row| {
+                statistics::take(&mut size, row);
+            }) {
+                Ok(()) => drop(sizes.insert(table.clone(), size)),
+                // Somebody holds it: it is moved in one piece.
+                Err(error @ SourceError::Failed { .. }) => log::warn!("{}: {error}", source.name),
+                Err(error) => return Err(error),
+            }
+        }
+        questions.end()?;
+        Ok((facts, sizes))
+    })
+}

@@ -1,0 +1,270 @@
+//! Cutting what is large: a unit becomes slices that are exported and loaded side by side. Pure.
+//!
+//! Slices are told apart by values that a row keeps, never by where it lies: so a slice that failed can be moved by
+//! another run, of another state of the table, and no row is in two of them. Those of a window are shorter windows of
+//! the same measure; those of a whole table are intervals of a column of its key ([`Measure::Slice`]).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::tables::extent;
+use crate::interval::Interval;
+use crate::inventory::{LoadMode, RejectLimit};
+use crate::measure::{Measure, Scale, SliceBy};
+use crate::unit::{Extent, Rows, Unit, UnitKey, unit_id};
+use crate::window::micros;
+
+/// So many slices at most does one unit become.
+const MOST: u64 = 256;
+
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+/// What is known of a table that may be cut.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Size {
+    /// About how much CSV it is, in bytes.
+    pub bytes: u64,
+    /// How the values of columns are spread: those of its key, and those that windows are cut by.
+    pub spreads: Vec<Spread>,
+}
+
+/// How the values of a column are spread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spread {
+    /// The column.
+    pub column: String,
+    /// How its values become numbers.
+    pub by: SliceBy,
+    /// Does the column stand in the table's primary key? At which place, from 0.
+    pub key_place: Option<usize>,
+    /// Can only whole days be told apart?
+    pub days: bool,
+    /// Are its values instants, so that the numbers are microseconds of UTC?
+    pub zoned: bool,
+    /// Numbers between which there are about as many rows each, in order; empty where nobody counted.
+    pub edges: Vec<i64>,
+    /// About how many different values there are, as a part of the rows: 1 where each is another.
+    pub distinct: f64,
+}
+
+/// Why a large unit is moved in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncut {
+    /// Its rows go in by one transaction, as its entry says.
+    Mode,
+    /// It has no primary key, or none whose values are known to be spread.
+    Key,
+    /// All its rows stand at one place of its column.
+    Skewed,
+}
+
+impl Uncut {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Uncut::Mode => {
+                "only `mode: insert` without `before`, `after` and a `reject_limit` of rows is cut: anything else is one transaction"
+            }
+            Uncut::Key => {
+                "it has no primary key by whose values it could be cut; ANALYZE may tell more of them"
+            }
+            Uncut::Skewed => "its rows are not spread over its window column",
+        }
+    }
+}
+
+/// May this unit be cut at all? What replaces or mends rows does so in one transaction.
+pub fn may_be_cut(unit: &Unit) -> Result<(), Uncut> {
+    let load = &unit.entry.load;
+    let is_plain = load.mode == LoadMode::Insert && load.before.is_empty() && load.after.is_empty();
+    // So many rows of a window would be so many of each slice.
+    let by_rows = matches!(load.reject_limit, RejectLimit::Rows(rows) if rows > 0);
+    let has_many = !matches!(unit.extent, Extent::Nulls | Extent::Repeated(_));
+    if is_plain && !by_rows && has_many { Ok(()) } else { Err(Uncut::Mode) }
+}
+
+/// The slices of a unit; nothing where it is small enough. `per_number` is what windows of it held lately: bytes of CSV
+/// for each number of its measure.
+///
+/// # Errors
+/// [`Uncut`] where it is large, and stays whole.
+pub fn cut(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
+    match &unit.extent {
+        Extent::Nulls | Extent::Repeated(_) => Ok(Vec::new()),
+        Extent::Whole => whole(unit, size),
+        Extent::Slice(slice) => {
+            let spread = size
+                .spreads
+                .iter()
+                .find(|spread| unit.rows.measure == Measure::Slice(spread.by, spread.column.clone()));
+            Ok(spread.map_or_else(Vec::new, |spread| part(unit, size, spread, *slice)))
+        }
+        Extent::Times(_) | Extent::Ids(_) => window(unit, size, per_number, zone),
+    }
+}
+
+fn whole(unit: &Unit, size: &Size) -> Result<Vec<Unit>, Uncut> {
+    let pieces = pieces(unit, size.bytes as f64);
+    if pieces < 2 {
+        return Ok(Vec::new());
+    }
+    let spread = best(size, pieces).ok_or(Uncut::Key)?;
+    let measure = Measure::Slice(spread.by, spread.column.clone());
+    let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
+    let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
+    let edges =
+        if spread.by == SliceBy::Hash { hash_edges(pieces) } else { quantiles(&spread.edges, pieces) };
+    Ok(of_edges(&unit, i64::MIN, &edges, i64::MAX))
+}
+
+/// What is left of a whole table, where some of its slices are there.
+fn part(unit: &Unit, size: &Size, spread: &Spread, slice: Interval<i64>) -> Vec<Unit> {
+    let (edges, share) = match spread.by {
+        SliceBy::Hash => {
+            let low = slice.start().max(i64::from(i32::MIN));
+            let high = slice.end().min(i64::from(i32::MAX));
+            let share = (high - low) as f64 / 2f64.powi(32);
+            let pieces = pieces(unit, size.bytes as f64 * share);
+            (evenly(low, high, pieces), share)
+        }
+        SliceBy::Time | SliceBy::Number => {
+            let inside = inside(&spread.edges, slice);
+            let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
+            (quantiles(inside, pieces(unit, size.bytes as f64 * share)), share)
+        }
+    };
+    if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
+}
+
+fn window(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
+    let numbers = unit.extent.numbers();
+    let length = numbers.end().saturating_sub(numbers.start());
+    let spread = size.spreads.iter().find(|spread| unit.rows.measure.column() == Some(&spread.column));
+    let known =
+        spread.map(|spread| measured(spread, &unit.rows.measure, zone)).filter(|edges| edges.len() > 1);
+    let inside = known.as_ref().map_or(&[][..], |edges| inside(edges, numbers));
+    let by_spread =
+        known.as_ref().map(|edges| size.bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
+    // Without either, all of the table may be in this window.
+    let bytes = per_number.map(|bytes| bytes * length as f64).or(by_spread).unwrap_or(size.bytes as f64);
+    let pieces = pieces(unit, bytes);
+    if pieces < 2 {
+        return Ok(Vec::new());
+    }
+    // Few edges stand for few looks: then the window is cut evenly.
+    let mut edges = if inside.len() as u64 >= pieces * 2 {
+        quantiles(inside, pieces)
+    } else {
+        evenly(numbers.start(), numbers.end(), pieces)
+    };
+    let step = match &unit.rows.measure {
+        _ if spread.is_some_and(|spread| spread.days) => DAY,
+        Measure::By(Scale::EpochSeconds, _) => 1_000_000,
+        Measure::By(Scale::EpochMillis, _) => 1_000,
+        Measure::All | Measure::Null(_) | Measure::By(..) | Measure::Slice(..) => 1,
+    };
+    edges.iter_mut().for_each(|edge| *edge = edge.div_euclid(step).saturating_mul(step));
+    let slices = of_edges(unit, numbers.start(), &edges, numbers.end());
+    if slices.is_empty() { Err(Uncut::Skewed) } else { Ok(slices) }
+}
+
+/// A column's edges as the numbers of a measure by that column.
+fn measured(spread: &Spread, measure: &Measure, zone: &TimeZone) -> Vec<i64> {
+    let civil = |instant: i64| {
+        Timestamp::from_microsecond(instant).ok().map(|instant| micros(zone.to_datetime(instant)))
+    };
+    let one = |edge: i64| match measure {
+        Measure::By(Scale::EpochSeconds, _) => civil(edge.checked_mul(1_000_000)?),
+        Measure::By(Scale::EpochMillis, _) => civil(edge.checked_mul(1_000)?),
+        Measure::By(Scale::EpochMicros, _) => civil(edge),
+        Measure::By(Scale::Time, _) if spread.zoned => civil(edge),
+        Measure::By(Scale::Time | Scale::Id, _) | Measure::All | Measure::Null(_) | Measure::Slice(..) => {
+            Some(edge)
+        }
+    };
+    let mut edges: Vec<i64> = spread.edges.iter().filter_map(|edge| one(*edge)).collect();
+    // Where a clock is set back, civil time is.
+    edges.sort_unstable();
+    edges
+}
+
+/// How many pieces of the size that its entry wants so many bytes are.
+fn pieces(unit: &Unit, bytes: f64) -> u64 {
+    let wanted = unit.entry.export.slice_bytes.max(1) as f64;
+    // What is a little more than one stays one: half a piece is not worth a transaction.
+    let pieces = (bytes / wanted).round().min(MOST as f64);
+    if bytes > wanted { (pieces as u64).max(2) } else { 1 }
+}
+
+/// The column of the key that is cut by: the first of the key where its spread is known, since an index leads there;
+/// another of the key; else the hash of the one with the most values.
+fn best(size: &Size, pieces: u64) -> Option<&Spread> {
+    let keys = || size.spreads.iter().filter(|spread| spread.key_place.is_some());
+    let fits = |spread: &&Spread| {
+        spread.by != SliceBy::Hash && quantiles(&spread.edges, pieces).len() as u64 * 2 >= pieces
+    };
+    let by_values = keys().filter(fits).min_by_key(|spread| spread.key_place);
+    by_values.or_else(|| {
+        let hashed = keys().filter(|spread| spread.by == SliceBy::Hash && spread.distinct > 0.0);
+        hashed.max_by(|one, other| one.distinct.total_cmp(&other.distinct))
+    })
+}
+
+/// Those edges that lie within an interval, and not on its start.
+fn inside(edges: &[i64], interval: Interval<i64>) -> &[i64] {
+    let from = edges.partition_point(|edge| *edge <= interval.start());
+    let to = edges.partition_point(|edge| *edge < interval.end());
+    edges.get(from..to).unwrap_or(&[])
+}
+
+/// The inner edges of so many parts with about as many rows each.
+fn quantiles(edges: &[i64], pieces: u64) -> Vec<i64> {
+    let pieces = usize::try_from(pieces).unwrap_or(1);
+    let at = |piece: usize| edges.get(edges.len() * piece / pieces).copied();
+    let mut found: Vec<i64> = (1..pieces).filter_map(at).collect();
+    found.dedup();
+    // On the first value a slice would begin before which there is nothing.
+    found.retain(|edge| edges.first() != Some(edge));
+    found
+}
+
+fn hash_edges(pieces: u64) -> Vec<i64> {
+    evenly(i64::from(i32::MIN), i64::from(i32::MAX), pieces)
+}
+
+/// The inner edges of so many parts of one length.
+fn evenly(start: i64, end: i64, pieces: u64) -> Vec<i64> {
+    let (start, length) = (i128::from(start), i128::from(end) - i128::from(start));
+    let pieces = i128::from(pieces.max(1));
+    (1..pieces).filter_map(|piece| i64::try_from(start + length * piece / pieces).ok()).collect()
+}
+
+/// The slices between edges; none where there is no edge inside.
+fn of_edges(unit: &Unit, start: i64, edges: &[i64], end: i64) -> Vec<Unit> {
+    let mut inner: Vec<i64> = edges.iter().copied().filter(|edge| start < *edge && *edge < end).collect();
+    inner.sort_unstable();
+    inner.dedup();
+    if inner.is_empty() {
+        return Vec::new();
+    }
+    let starts = std::iter::once(start).chain(inner.iter().copied());
+    let ends = inner.iter().copied().chain(std::iter::once(end));
+    starts
+        .zip(ends)
+        .filter_map(|(start, end)| Interval::new(start, end))
+        .map(|slice| of(unit, slice))
+        .collect()
+}
+
+fn of(unit: &Unit, slice: Interval<i64>) -> Unit {
+    let extent = extent(&unit.rows.measure, slice);
+    let id = unit_id(&unit.rows.series, &extent, unit.rows.tag.as_deref());
+    let key = UnitKey { source: unit.key.source.clone(), id };
+    Unit { key, extent, waits: false, ..unit.clone() }
+}
+
+#[cfg(test)]
+mod tests;

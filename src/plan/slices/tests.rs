@@ -1,0 +1,152 @@
+//! Slices hold every row of what was cut, and none twice.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::inventory;
+use crate::plan::{Catalog, Facts, Selection, plan};
+
+/// The one unit of an entry.
+fn unit(entry: &str) -> Unit {
+    let text = format!(
+        "version: 1\ntimezone: Europe/Berlin\nmount: {{ path: /mnt }}\n\
+         target: {{ url: \"postgresql://u@h/d\" }}\n\
+         sources: {{ s: {{ host: h, engine: postgres, database: db }} }}\njobs:\n  j:\n    source: s\n    \
+         from: 2021-03-28 00:00:00\n    until: 2021-03-29 00:00:00\n    tables:\n      - {entry}\n"
+    );
+    let inventory = inventory::parse(&text, Path::new("i.yml")).unwrap_or_else(|error| panic!("{error}"));
+    let now = "2021-04-02T00:00:00Z".parse().unwrap();
+    let plan = plan(&inventory, &Selection::default(), &Catalog::new(), &Facts::default(), now);
+    plan.units.into_iter().next().unwrap()
+}
+
+fn berlin() -> TimeZone {
+    TimeZone::get("Europe/Berlin").unwrap()
+}
+
+fn spread(column: &str, by: SliceBy, edges: Vec<i64>) -> Spread {
+    let key_place = (column != "at").then_some(0);
+    Spread { column: column.into(), by, key_place, days: false, zoned: false, edges, distinct: 1.0 }
+}
+
+const WHOLE: &str = "{ table: a.t, window: none, export: { slice_bytes: 1MiB } }";
+const DAY_LONG: &str = "{ table: a.t, window: { column: at, length: 1d }, export: { slice_bytes: 1MiB } }";
+
+/// The intervals of slices, which must touch, in order, from end to end.
+fn intervals(slices: &[Unit], of: &Unit) -> Vec<Interval<i64>> {
+    let intervals: Vec<_> = slices.iter().map(|slice| slice.extent.numbers()).collect();
+    let all = if of.extent.is_whole() { crate::measure::all_numbers() } else { of.extent.numbers() };
+    assert!(intervals.windows(2).all(|pair| pair[0].end() == pair[1].start()), "{intervals:?}");
+    assert_eq!(intervals.first().map(Interval::start), Some(all.start()));
+    assert_eq!(intervals.last().map(Interval::end), Some(all.end()));
+    let mut ids: Vec<&str> = slices.iter().map(|slice| slice.key.id.as_str()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), slices.len());
+    for slice in slices {
+        let read = crate::unit::read_id(&slice.key.id).unwrap();
+        assert_eq!((&read.extent, read.series), (&slice.extent, slice.rows.series.clone()));
+    }
+    intervals
+}
+
+#[test]
+fn what_is_small_stays_whole_and_what_cannot_be_cut_says_why() {
+    let known = |bytes| Size { bytes, spreads: vec![spread("id", SliceBy::Number, (0..100).collect())] };
+    assert!(cut(&unit(WHOLE), &known(1 << 20), None, &berlin()).unwrap().is_empty());
+    let no_key = Size { bytes: 5 << 20, spreads: vec![spread("at", SliceBy::Time, (0..100).collect())] };
+    assert_eq!(cut(&unit(WHOLE), &no_key, None, &berlin()).err(), Some(Uncut::Key));
+    let merged = unit("{ table: a.t, window: none, load: { mode: merge }, export: { slice_bytes: 1MiB } }");
+    assert_eq!(may_be_cut(&merged), Err(Uncut::Mode));
+    let limited = unit("{ table: a.t, window: none, load: { reject_limit: 5 rows } }");
+    assert_eq!(may_be_cut(&limited), Err(Uncut::Mode));
+    assert_eq!(may_be_cut(&unit(WHOLE)), Ok(()));
+    let slices = cut(&unit(WHOLE), &known(4 << 20), None, &berlin()).unwrap();
+    let found = intervals(&slices, &unit(WHOLE));
+    assert_eq!(found.iter().map(Interval::start).collect::<Vec<_>>(), [i64::MIN, 25, 50, 75]);
+    assert_eq!(slices[1].key.id, "db^a^t^all^s25_50");
+    assert_eq!(slices[1].rows.measure.to_string(), "slice:number:id");
+}
+
+#[test]
+fn the_key_column_is_chosen_by_what_is_known_of_it() {
+    let text = |place, distinct| Spread {
+        key_place: Some(place),
+        distinct,
+        ..spread("code", SliceBy::Hash, Vec::new())
+    };
+    let number = Spread { key_place: Some(2), ..spread("no", SliceBy::Number, (0..50).collect()) };
+    let few = Spread { key_place: Some(0), ..spread("kind", SliceBy::Number, vec![1, 1, 1, 1]) };
+    let by = |spreads: Vec<Spread>| best(&Size { bytes: 0, spreads }, 4).map(|one| one.column.clone());
+    assert_eq!(by(vec![few.clone(), text(1, 0.9), number]).as_deref(), Some("no"));
+    let rare = Spread { column: "rare".into(), ..text(0, 0.1) };
+    assert_eq!(by(vec![few.clone(), rare, text(1, 0.9)]).as_deref(), Some("code"));
+    assert_eq!(by(vec![few, text(1, 0.0)]), None);
+}
+
+#[test]
+fn a_window_is_cut_by_what_is_known_of_it() {
+    let day = unit(DAY_LONG);
+    let start = day.extent.numbers().start();
+    // Half of the table lies in this day, all of it in its last hour.
+    let edges: Vec<i64> =
+        (0..50).map(|n| start - 1000 + n).chain((0..51).map(|n| start + 23 * 3_600_000_000 + n)).collect();
+    let size = Size { bytes: 8 << 20, spreads: vec![spread("at", SliceBy::Time, edges)] };
+    let slices = cut(&day, &size, None, &berlin()).unwrap();
+    let found = intervals(&slices, &day);
+    assert_eq!(found.len(), 4);
+    assert!(found[1..].iter().all(|slice| slice.start() > start + 23 * 3_600_000_000));
+    // What windows held lately says more than the catalog.
+    let lately = 2.0 * f64::from(1 << 20) / 86_400_000_000.0;
+    assert_eq!(cut(&day, &size, Some(lately), &berlin()).unwrap().len(), 2);
+    assert_eq!(cut(&day, &Size { bytes: 3 << 20, spreads: Vec::new() }, None, &berlin()).unwrap().len(), 3);
+    // A day cannot be cut by a column of days.
+    let days = Spread { days: true, ..spread("at", SliceBy::Time, Vec::new()) };
+    let size = Size { bytes: 8 << 20, spreads: vec![days] };
+    assert_eq!(cut(&day, &size, None, &berlin()).err(), Some(Uncut::Skewed));
+}
+
+#[test]
+fn what_is_left_of_a_table_is_cut_by_the_same_column() {
+    let all = unit(WHOLE);
+    let size = Size { bytes: 4 << 20, spreads: vec![spread("id", SliceBy::Number, (0..100).collect())] };
+    let first = cut(&all, &size, None, &berlin()).unwrap().remove(1);
+    assert!(cut(&first, &size, None, &berlin()).unwrap().is_empty());
+    let larger = Size { bytes: 40 << 20, ..size };
+    let again = cut(&first, &larger, None, &berlin()).unwrap();
+    assert!(again.len() > 5, "{}", again.len());
+    assert_eq!(again[0].extent.numbers().start(), 25);
+    assert_eq!(again.last().unwrap().extent.numbers().end(), 50);
+}
+
+proptest! {
+    /// Every row is in one slice: whatever the values, wherever the window, whatever is known of the spread.
+    #[test]
+    fn slices_cover_what_was_cut_exactly_once(
+        mut edges in proptest::collection::vec(any::<i64>(), 0..60), near in proptest::collection::vec(-90_000_000_000i64..90_000_000_000, 0..60),
+        bytes in 0u64..(600 << 20), rows in proptest::collection::vec(any::<i64>(), 20), by in 0..3, zoned: bool, days: bool,
+    ) {
+        let day = unit(DAY_LONG);
+        let whole = unit(WHOLE);
+        let start = day.extent.numbers().start();
+        edges.extend(near.iter().map(|one| start + one));
+        edges.sort_unstable();
+        let by = [SliceBy::Time, SliceBy::Number, SliceBy::Hash][by as usize];
+        let key = spread("id", by, if by == SliceBy::Hash { Vec::new() } else { edges.clone() });
+        let at = Spread { zoned, days, ..spread("at", SliceBy::Time, edges) };
+        let size = Size { bytes, spreads: vec![key, at] };
+        for of in [&day, &whole] {
+            let Ok(slices) = cut(of, &size, None, &berlin()) else { continue };
+            prop_assert!(slices.len() <= 256 && slices.len() != 1);
+            if slices.is_empty() { continue }
+            let found = intervals(&slices, of);
+            for row in rows.iter().chain(&near) {
+                let value = if of.extent.is_whole() { *row } else { start + row.rem_euclid(90_000_000_000) };
+                let all = if of.extent.is_whole() { crate::measure::all_numbers() } else { of.extent.numbers() };
+                let holding = found.iter().filter(|slice| slice.start() <= value && value < slice.end()).count();
+                prop_assert_eq!(holding, usize::from(all.start() <= value && value < all.end()));
+            }
+        }
+    }
+}
