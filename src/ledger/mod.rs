@@ -20,6 +20,7 @@ use crate::unit::UnitKey;
 pub mod alarms;
 mod coverage;
 pub mod history;
+pub mod job_runs;
 pub mod lock;
 #[cfg(test)]
 mod memory_tests;
