@@ -49,7 +49,7 @@ impl Phase {
 pub struct Message {
     /// Its number for everybody: 18 digits at most, the same however often it is sent.
     pub id: String,
-    /// The alarm, as [`Alarm::id`].
+    /// The alarm, as [`super::Alarm::id`].
     pub alarm: String,
     /// The alarm's number in this ledger.
     pub number: i64,
