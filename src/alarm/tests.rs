@@ -279,6 +279,7 @@ fn failing(ledger: &mut Ledger, inventory: &Inventory, count: usize) {
         started_at: at(0),
         exported: None,
         rows_loaded: None,
+        rows_rejected: None,
         export_seconds: None,
         load_seconds: None,
         failure: Some(failure),

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
-use crate::engine::prepare;
+use crate::cli::{Cli, Command, Common, Format, Narrow, Planned, Select};
+use crate::engine::{prepare, slices};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inventory::{self, Inventory};
-use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
+use crate::ledger::Ledger;
+use crate::plan::{self, Catalog, Facts, Plan, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
 use crate::source::SourceError;
@@ -19,6 +20,7 @@ use crate::stop::Stop;
 use crate::target::Address;
 
 mod alarm;
+mod compare;
 mod explain;
 mod facts;
 mod history;
@@ -26,6 +28,7 @@ mod jobs;
 mod preflight;
 mod prune;
 mod rebuild;
+mod repair;
 mod run;
 mod status;
 mod tables;
@@ -38,7 +41,7 @@ mod trust;
 pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let common = &cli.common;
     match &cli.command {
-        Command::Plan(select) => show_plan(common, select),
+        Command::Plan(planned) => show_plan(common, planned),
         Command::Preflight(look) => preflight::preflight(common, look),
         Command::Run(run) if run.tables_only => tables::create(common, &run.moves.select),
         Command::Run(run) => {
@@ -46,6 +49,8 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         }
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
+        Command::Compare(wanted) => compare::compare(common, wanted),
+        Command::Repair(wanted) => repair::repair(common, wanted, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::History(wanted) => history::history(common, wanted),
         Command::Prune(prune) => prune::prune(common, prune),
@@ -57,9 +62,9 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     }
 }
 
-fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
+fn show_plan(common: &Common, planned: &Planned) -> Result<Exit, Failure> {
     let inventory = jobs::inventory(common, &Stop::default())?;
-    let selection = selection(&inventory, select)?;
+    let selection = selection(&inventory, &planned.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let now = Timestamp::now();
     let mut facts = facts::of_plan(&ledger_path(common), &inventory, &target, now)?;
@@ -69,11 +74,20 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     }
     let plan = plan::plan(&inventory, &selection, &looked.catalog, &facts, now);
     check_tables(&inventory, &selection, &looked.catalog)?;
+    let plan = if planned.slices { sliced(common, &inventory, plan)? } else { plan };
     match common.format {
         Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
     }
     Ok(Exit::Done)
+}
+
+/// The plan, with what is large as the slices that a run would make of it.
+fn sliced(common: &Common, inventory: &Inventory, plan: Plan) -> Result<Plan, Failure> {
+    let path = ledger_path(common);
+    let ledger = if path.exists() { Some(Ledger::open(&path)?) } else { None };
+    let (pool, stop) = (pool(common), Stop::default());
+    Ok(slices::of_plan(inventory, &plan, ledger.as_ref(), &pool, &stop)?.unwrap_or(plan))
 }
 
 /// A `--table` that means no table is a slip of the keyboard, as a job or a source that is not there.

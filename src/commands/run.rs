@@ -27,7 +27,7 @@ use crate::stop::Stop;
 use crate::target::Address;
 
 /// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
-const STOP_LIMIT: Duration = Duration::from_millis(9000);
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(9000);
 
 /// Does what is due.
 ///
@@ -95,7 +95,7 @@ pub(super) fn run(
     ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         remains::sweep(&inventory, &plan, &run, ledger)?;
-        if plan.units.is_empty() {
+        if plan.units.is_empty() && (plan.owed.is_empty() || halves == Halves::Export) {
             // Where nothing is due, nothing is touched: neither mount nor target.
             return Ok((Outcome::default(), None));
         }
@@ -111,10 +111,12 @@ pub(super) fn run(
             halves,
             create_tables,
             show_keys: moves.show_keys,
+            selection: &wanted,
+            anew: None,
         };
         let (answers, sliced) = ask(ground, ledger)?;
         let ground = Ground { plan: sliced.as_ref().unwrap_or(&plan), ..ground };
-        let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+        let mut progress = Progress::new(screen, ground.plan, halves, common.no_progress);
         let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
         progress.finish();
         Ok((outcome?, sliced))
@@ -154,7 +156,7 @@ fn whole_jobs<'a>(inventory: &'a Inventory, wanted: &'a Selection) -> impl Itera
 }
 
 /// Does not start what would certainly fail: the cheap part of preflight.
-fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
+pub(super) fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
     let failed = cheap::checks(&inventory.mount, exports).into_iter();
     match failed.filter(|check| check.verdict == Verdict::Fail).collect::<Vec<_>>() {
         failed if failed.is_empty() => Ok(()),
@@ -163,7 +165,7 @@ fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
 }
 
 /// Holds every selected job, so that no second process works on one.
-fn lock_jobs(
+pub(super) fn lock_jobs(
     inventory: &Inventory,
     selection: &Selection,
     ledger: &Path,
@@ -186,7 +188,7 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() + totals.refused > 0
+    } else if totals.failed + totals.left() + totals.refused + totals.keys_failed > 0
         || plan.leaves_something()
         || !unlisted.is_empty()
     {

@@ -16,11 +16,15 @@ use crate::names::TableName;
 use crate::sql::Condition;
 
 mod alarms;
+mod compare;
 mod load;
+mod rights;
 mod windows;
 
 pub use alarms::*;
+pub use compare::*;
 pub use load::*;
+pub use rights::Rights;
 pub use windows::*;
 
 /// A whole inventory.
@@ -80,6 +84,8 @@ pub struct Mount {
     pub subdir: String,
     /// Who should own it, by name: `user:group`. Checked by number on every host.
     pub owner: Option<Owner>,
+    /// While more than this waits there for its load, a run begins no further export. Bytes of files.
+    pub waiting: u64,
 }
 
 /// `user:group`, as written.
@@ -259,6 +265,8 @@ pub struct TableEntry {
     pub export: ExportRule,
     /// A window that has been due for longer is an alarm; absent: none is.
     pub late_after: Option<Duration>,
+    /// How it is compared.
+    pub compare: CompareRule,
 }
 
 /// Which tables an entry means.

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::model::{Inventory, Keep, Loader, Mount, Owner, Target};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
-use super::scalars::{absolute, is_clean_name, length, text, whole, word};
+use super::scalars::{absolute, is_clean_name, length, size, text, whole, word};
 use super::secrets::{self, TARGET_REMEDY};
 use super::yaml::{Node, Value};
 use super::{alarms, catalog, jobs, sources, suggest};
@@ -124,7 +124,8 @@ fn read_timezone(reader: &mut Reader, at: &At<'_>) -> Option<TimeZone> {
 
 fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
     let mut mount = Mount::default();
-    let Some(fields) = reader.fields(at, &["path", "subdir", "owner"], "mount: { path: /mnt/dataTransfer }")
+    let Some(fields) =
+        reader.fields(at, &["path", "subdir", "owner", "waiting"], "mount: { path: /mnt/dataTransfer }")
     else {
         return mount;
     };
@@ -145,6 +146,8 @@ fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
         mount.subdir = subdir.to_owned();
     }
     mount.owner = fields.get("owner").and_then(|at| read_owner(reader, &at));
+    let waiting = fields.get("waiting").and_then(|at| size(reader, &at, "waiting: 32GiB"));
+    mount.waiting = waiting.unwrap_or(mount.waiting);
     mount
 }
 
@@ -253,7 +256,7 @@ pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), (&'static str
 impl Default for Mount {
     /// The default subdirectory of a path that is still to be filled in.
     fn default() -> Self {
-        Self { path: PathBuf::new(), subdir: "file2GP".into(), owner: None }
+        Self { path: PathBuf::new(), subdir: "file2GP".into(), owner: None, waiting: 32 << 30 }
     }
 }
 

@@ -90,27 +90,6 @@ pub enum Telling {
     Nowadays,
 }
 
-/// Rows that differ between both sides, as a compare found them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The job.
-    pub job: String,
-    /// The source.
-    pub source: String,
-    /// The table in the source.
-    pub table: String,
-    /// What of one source is told apart: database, table, and the variant of its `where` and `target`.
-    pub series: String,
-    /// Start of the window; `None` for a whole table.
-    pub window_start: Option<String>,
-    /// Its end.
-    pub window_end: Option<String>,
-    /// The group, where differences are told by group.
-    pub group: Option<String>,
-    /// What differs, in numbers: never keys or values.
-    pub text: String,
-}
-
 const COLUMNS: &str = "a.number, a.id, a.key, a.kind, a.job, a.source, a.table_name, a.unit, a.window_start, \
      a.window_end, a.in_group, a.text, a.remedy, a.raised_at, a.seen_at, a.told_at, a.times, a.acked_at, a.acked_by, \
      a.over_at";
@@ -132,15 +111,6 @@ impl Ledger {
             let _ = run("ROLLBACK");
         }
         done
-    }
-
-    /// What differs by the last compare of each table, and was not repaired. Nothing yet: the compares keep their own
-    /// table in the ledger, and fill this from it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn open_differences(&self) -> Result<Vec<Difference>, LedgerError> {
-        Ok(Vec::new())
     }
 
     /// Alarms, newest first: those that stand, or all.

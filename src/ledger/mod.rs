@@ -17,7 +17,9 @@ use thiserror::Error;
 use crate::mount::Exported;
 use crate::unit::UnitKey;
 
+mod again;
 pub mod alarms;
+pub mod compared;
 mod coverage;
 pub mod history;
 pub mod job_runs;
@@ -25,6 +27,7 @@ pub mod lock;
 #[cfg(test)]
 mod memory_tests;
 pub mod overview;
+mod owed;
 pub mod prune;
 mod record;
 pub mod remains;
@@ -165,6 +168,8 @@ pub struct Record {
     pub exported: Option<Exported>,
     /// Rows that are in the target.
     pub rows_loaded: Option<u64>,
+    /// Rows that were kept out of it and are written down.
+    pub rows_rejected: Option<u64>,
     /// How long the export took, in seconds.
     pub export_seconds: Option<f64>,
     /// How long the load took, in seconds.
@@ -192,7 +197,7 @@ pub struct RecordedFailure {
 pub struct Run {
     /// Unique: start time and a few random digits.
     pub id: String,
-    /// `run`, `export`, `load`.
+    /// `run`, `export`, `load`, `repair`.
     pub command: String,
     /// The inventory's path.
     pub inventory: String,
@@ -200,6 +205,13 @@ pub struct Run {
     pub target_url: String,
     /// When it began.
     pub started_at: Timestamp,
+}
+
+impl Run {
+    /// Does it move units again that are loaded?
+    pub fn is_repair(&self) -> bool {
+        self.command == "repair"
+    }
 }
 
 impl Ledger {

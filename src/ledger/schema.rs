@@ -18,12 +18,27 @@ pub(super) const STEPS: &[Step] = &[
     Step { sql: COVERAGE, then: coverage::of_units },
     step(SWEPT),
     step(TALLIES),
+    step(REJECTED),
     step(ALARMS),
+    step(OWED),
+    step(COMPARED),
 ];
 
 const fn step(sql: &'static str) -> Step {
     Step { sql, then: |_| Ok(()) }
 }
+
+/// Primary keys that tables of the target are still to get: `columns` is JSON.
+const OWED: &str = "
+CREATE TABLE owed_key (
+    target_url   TEXT NOT NULL,
+    schema_name  TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    columns      TEXT NOT NULL,
+    oid          INTEGER NOT NULL,
+    PRIMARY KEY (target_url, schema_name, table_name)
+) STRICT, WITHOUT ROWID;
+";
 
 const FIRST: &str = "
 CREATE TABLE run (
@@ -208,6 +223,12 @@ CREATE TABLE pruned (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Rows that were kept out of the target and are written down.
+const REJECTED: &str = "
+ALTER TABLE unit ADD COLUMN rows_rejected INTEGER;
+ALTER TABLE attempt ADD COLUMN rows_rejected INTEGER;
+";
+
 /// What was wrong, what was told of it, and who has heard it. One alarm of a key stands at a time. `job_run` says when
 /// jobs were run; `alarm_look` when everything was looked at last.
 const ALARMS: &str = "
@@ -265,5 +286,53 @@ CREATE TABLE job_run (
     expected_since  TEXT,
     run             TEXT,
     ran_at          TEXT
+";
+
+/// What comparisons found: the last one of each table, and the windows that differ, or did until `settled_at`.
+const COMPARED: &str = "
+CREATE TABLE compared (
+    target_url   TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    series       TEXT NOT NULL,
+    measure      TEXT NOT NULL,
+    job          TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    target       TEXT NOT NULL,
+    compared_at  TEXT NOT NULL,
+    verdict      TEXT NOT NULL,
+    deep         INTEGER NOT NULL,
+    windows      INTEGER NOT NULL,
+    differing    INTEGER NOT NULL,
+    rows_source  INTEGER NOT NULL,
+    rows_target  INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    extra        INTEGER NOT NULL,
+    changed      INTEGER NOT NULL,
+    exact        INTEGER NOT NULL,
+    error        TEXT,
+    remedy       TEXT,
+    PRIMARY KEY (target_url, source, series, measure)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE difference (
+    target_url   TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    series       TEXT NOT NULL,
+    measure      TEXT NOT NULL,
+    first        INTEGER NOT NULL,
+    last         INTEGER NOT NULL,
+    job          TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    target       TEXT NOT NULL,
+    rows_source  INTEGER NOT NULL,
+    rows_target  INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    extra        INTEGER NOT NULL,
+    changed      INTEGER NOT NULL,
+    exact        INTEGER NOT NULL,
+    found_at     TEXT NOT NULL,
+    compared_at  TEXT NOT NULL,
+    settled_at   TEXT,
+    PRIMARY KEY (target_url, source, series, measure, first, last)
 ) STRICT, WITHOUT ROWID;
 ";

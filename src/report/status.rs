@@ -3,9 +3,11 @@
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, block, count, table, trimmed};
+use super::{JSON_VERSION, block, count, keys, table, trimmed};
+use crate::ledger::compared::Verdict;
 use crate::ledger::overview::TableStatus;
 use crate::ledger::status::FailedUnit;
+use crate::owed::OwedKey;
 use crate::window::human;
 
 /// Failed units that are shown to people at most.
@@ -56,10 +58,11 @@ const COLUMNS: &[Column] = &[
         only_if: |one| nulls(one) != "0" && nulls(one) != "-",
         number: true,
     },
+    Column { header: "COMPARED", show: compared, only_if: |one| one.compared.is_some(), number: false },
 ];
 
 /// For people. Columns that would hold nothing but zeros are left out.
-pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String {
+pub fn text(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey], width: u16) -> String {
     if tables.is_empty() {
         return "nothing has been moved yet\n".into();
     }
@@ -83,6 +86,9 @@ pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String
     if failed.len() > MOST {
         let more = count((failed.len() - MOST) as u64, "more failed unit");
         text.push_str(&format!("\nand {more}: `gpferry history --state failed` lists them\n"));
+    }
+    if !owed.is_empty() {
+        text.push_str(&format!("\n{}", keys::owed(owed)));
     }
     text
 }
@@ -112,6 +118,21 @@ fn nulls(one: &TableStatus) -> String {
     }
 }
 
+/// What the last comparison found, and when.
+fn compared(one: &TableStatus) -> String {
+    let Some(compared) = &one.compared else { return "-".into() };
+    let at = compared.at.get(..16).unwrap_or(&compared.at).replace('T', " ");
+    let found = match (compared.open, compared.verdict) {
+        (0, Verdict::Equal) if !compared.deep => "equal in number".into(),
+        (0, Verdict::Equal) => "equal".into(),
+        (0, Verdict::Partly) => "equal in part".into(),
+        (0, Verdict::Different | Verdict::Unread) => "not compared".into(),
+        (1, _) => "1 window differs".into(),
+        (open, _) => format!("{open} windows differ"),
+    };
+    format!("{found} ({at} UTC)")
+}
+
 fn one_failed(unit: &FailedUnit, width: u16) -> String {
     let mut text = format!("\nFAILED in {}: {}:{}\n", unit.stage, unit.source, unit.unit);
     text.push_str(&block("    ", &unit.error, width));
@@ -131,6 +152,6 @@ fn one_failed(unit: &FailedUnit, width: u16) -> String {
 }
 
 /// For programs.
-pub fn json(tables: &[TableStatus], failed: &[FailedUnit]) -> Value {
-    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed })
+pub fn json(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey]) -> Value {
+    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed, "owed_keys": owed })
 }

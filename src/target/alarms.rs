@@ -43,6 +43,7 @@ impl Session {
             sqlstate: sqlstate.into(),
             message,
             constraint: None,
+            line: None,
         };
         let found = self.tables(&[table.name])?;
         let Some(there) = found.get(table.name) else {
@@ -98,6 +99,7 @@ impl Session {
                     sqlstate: "22003".into(),
                     message: format!("column {} ({kind}) cannot hold a number of 18 digits", table.id),
                     constraint: None,
+                    line: None,
                 });
             }
         }

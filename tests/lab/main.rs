@@ -4,20 +4,27 @@
 
 mod alarms;
 mod argv;
+mod broken;
 mod catalog;
+mod collide;
 mod commit;
+mod compare;
+mod compare_property;
 mod create;
 mod ends;
 mod keeping;
+mod keys;
 mod memory;
 mod modes;
 mod moves;
 mod oracle;
 mod planted;
 mod preflight;
+mod progress;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;
+mod repair;
 mod secrets;
 mod slices;
 mod ssh;

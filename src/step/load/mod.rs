@@ -14,15 +14,23 @@ use crate::inventory::{LoadMode, LoadRule};
 use crate::mount::{Exported, Mount};
 use crate::sql;
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, Counts, Entry, Limits, LogRow, Session, TargetError};
+use crate::target::{Claim, CommitError, Counts, Entry, LACKING, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
+mod anew;
 mod doctor;
 mod fill;
+mod head;
+mod reads;
 mod rejected;
 mod way;
 
+pub use anew::{Anew, Proof};
 pub use doctor::{Mended, mend};
+pub use reads::Reads;
+
+/// From so many compressed bytes on it is told how much of a file has been read.
+const LARGE: u64 = 1 << 20;
 
 /// What a load stands on.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +45,10 @@ pub struct Ground<'a> {
     pub zone: &'a TimeZone,
     /// Whether keys that collide, which are cell values, may be shown.
     pub show_keys: bool,
+    /// Who hears how much of a large file has been read.
+    pub reads: &'a Reads,
+    /// Whether units take the place of what is there of them.
+    pub anew: Option<&'a Anew>,
 }
 
 /// A unit with the proof that it was exported.
@@ -252,6 +264,15 @@ fn limits_named(failure: UnitFailure, rule: &LoadRule, took: Duration) -> UnitFa
             "raise `load.timeout` for this table, or make its windows shorter; look at pg_stat_activity for what \
              slows the target down",
         ),
+        // Any other remedy knows more.
+        Some("42501") if failure.remedy == LACKING => UnitFailure {
+            remedy: format!(
+                "grant the loading user what it lacks; mode `{}`, as the inventory has it here, needs {}",
+                rule.mode.word(),
+                rule.rights().words()
+            ),
+            ..failure
+        },
         Some("55P03") => named("load.lock_timeout", rule.lock_timeout, &failure.remedy),
         _ => failure,
     }
@@ -284,12 +305,14 @@ enum Done {
     AlreadyThere,
 }
 
-fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
+fn reader(ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<CheckedReader, UnitFailure> {
+    let exported = cargo.exported;
     let file = ground
         .mount
         .open_exported(exported, ground.stop)
         .map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    Ok(CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer))
+    let reader = CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer);
+    Ok(if exported.trailer.bytes < LARGE { reader } else { reader.telling(ground.reads.of(cargo.index)) })
 }
 
 fn entry<'a>(run: &'a str, cargo: &Cargo<'a>, mode: LoadMode, counts: Counts) -> Entry<'a> {
