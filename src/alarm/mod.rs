@@ -1,8 +1,8 @@
 //! Telling people that something is wrong: once, again after a while, and once more when it is over.
 //!
-//! What is wrong is worked out from the ledger and the inventory ([`seen`]), held against what stands already by a pure
-//! function ([`judge`]), and written down in the same transaction, with a message for every sink that takes it. Only
-//! then is anybody told ([`deliver`]): a sink that cannot be reached is told the next time, and what dies in between
+//! What is wrong is worked out from the ledger and the inventory (`seen`), held against what stands already by a pure
+//! function (`judge`), and written down in the same transaction, with a message for every sink that takes it. Only
+//! then is anybody told (`deliver`): a sink that cannot be reached is told the next time, and what dies in between
 //! loses nothing. Each message has a number, by which a receiver knows one that it has heard already.
 
 use jiff::Timestamp;

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use super::judge::Seen;
 use crate::inventory::{ConditionKind, Inventory, Job};
-use crate::ledger::alarms::{Condition, JobRuns};
+use crate::ledger::alarms::Condition;
 use crate::ledger::compared::OpenDifference;
+use crate::ledger::job_runs::JobRuns;
 use crate::ledger::overview::{TableStatus, overview, tell_tries};
 use crate::ledger::status::FailedUnit;
 use crate::ledger::{Ledger, LedgerError};

@@ -130,7 +130,7 @@ pub(super) fn run(
         ledger.end_jobs(&run.id, Timestamp::now())?;
     }
     let shown = outcome.and_then(|(outcome, sliced)| {
-        let (took, plan) = (begin.elapsed(), sliced.as_ref().unwrap_or(&plan));
+        let (plan, took) = (sliced.as_ref().unwrap_or(&plan), begin.elapsed());
         match common.format {
             Format::Text => print(&text(plan, &outcome, halves, took, width())),
             Format::Json => print_json(&json(&run.id, plan, &outcome, halves, took, exit.code())),

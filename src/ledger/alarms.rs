@@ -4,16 +4,19 @@
 //! over; one that comes back later is another. Which of these it is, is judged elsewhere (`crate`'s floors above);
 //! here it is written down, in the transaction that it was read in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use jiff::Timestamp;
-use openssl::sha::sha256;
 use rusqlite::{OptionalExtension, Row, params};
-use serde::Serialize;
 
 use super::coverage::at;
 use super::{Ledger, LedgerError};
 use crate::inventory::{ConditionKind, Sink};
+
+mod messages;
+
+use messages::number_of;
+pub use messages::{Message, Phase, Untold};
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,110 +88,6 @@ pub enum Telling {
     Again,
     /// Nothing, and it counts as told now: the clock was set back.
     Nowadays,
-}
-
-/// Why a message is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The condition is new.
-    Raised,
-    /// It goes on.
-    Reminded,
-    /// It is over.
-    Over,
-    /// Somebody tries a sink.
-    Test,
-}
-
-impl Phase {
-    /// The word in the ledger and in JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Raised => "raised",
-            Self::Reminded => "reminded",
-            Self::Over => "over",
-            Self::Test => "test",
-        }
-    }
-
-    fn of(word: &str) -> Self {
-        match word {
-            "reminded" => Self::Reminded,
-            "over" => Self::Over,
-            "test" => Self::Test,
-            _ => Self::Raised,
-        }
-    }
-}
-
-/// What a sink is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Its number for everybody: 18 digits at most, the same however often it is sent.
-    pub id: String,
-    /// The alarm, as [`Alarm::id`].
-    pub alarm: String,
-    /// The alarm's number in this ledger.
-    pub number: i64,
-    /// Why it is sent.
-    pub phase: Phase,
-    /// When that was.
-    pub at: Timestamp,
-    /// When the alarm was raised.
-    pub raised_at: Timestamp,
-    /// The condition, with the words of that time.
-    pub condition: Condition,
-}
-
-/// A sink that was not told, or not all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Untold {
-    /// Its name.
-    pub sink: String,
-    /// So many messages wait for it.
-    pub messages: u64,
-    /// Why, the last time.
-    pub error: Option<String>,
-}
-
-/// What is known of a job's runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct JobRuns {
-    /// Since when one is expected.
-    pub expected_since: Option<Timestamp>,
-    /// When the last one that came to its end did.
-    pub ran_at: Option<Timestamp>,
-    /// Is one at work now?
-    pub at_work: bool,
-}
-
-/// A number of at most 18 digits, which fits a bigint and a text alike.
-fn number_of(what: &str) -> String {
-    let digest = sha256(what.as_bytes());
-    let first = digest.iter().take(8).fold(0u64, |number, byte| (number << 8) | u64::from(*byte));
-    (first % 1_000_000_000_000_000_000).to_string()
-}
-
-impl Message {
-    /// A message that says nothing but that it came through.
-    pub fn test(now: Timestamp) -> Self {
-        let condition = Condition {
-            key: "test".into(),
-            kind: ConditionKind::NotRun,
-            job: "test".into(),
-            source: None,
-            table: None,
-            unit: None,
-            window_start: None,
-            window_end: None,
-            group: None,
-            text: "a test of this sink: nothing is wrong".into(),
-            remedy: "nothing is to be done".into(),
-        };
-        let id = number_of(&format!("test {now} {}", std::process::id()));
-        let (alarm, number) = (id.clone(), 0);
-        Self { id, alarm, number, phase: Phase::Test, at: now, raised_at: now, condition }
-    }
 }
 
 const COLUMNS: &str = "a.number, a.id, a.key, a.kind, a.job, a.source, a.table_name, a.unit, a.window_start, \
@@ -361,88 +260,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// What a sink has not heard yet, oldest first, at most so many.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn untold_messages(&self, sink: &str, most: usize) -> Result<Vec<Message>, LedgerError> {
-        let read = || {
-            let mut statement = self.connection.prepare(&format!(
-                "SELECT {COLUMNS}, m.id, m.phase, m.at, m.text, m.remedy
-                 FROM alarm_delivery d JOIN alarm_message m ON m.id = d.message JOIN alarm a ON a.number = m.alarm
-                 WHERE d.sink = ?1 AND d.told_at IS NULL ORDER BY m.rowid LIMIT ?2"
-            ))?;
-            let rows = statement.query_map(params![sink, most], |row| {
-                let alarm = alarm(row)?;
-                let condition = Condition { text: row.get(23)?, remedy: row.get(24)?, ..alarm.condition };
-                Ok(Message {
-                    id: row.get(20)?,
-                    alarm: alarm.id,
-                    number: alarm.number,
-                    phase: Phase::of(&row.get::<_, String>(21)?),
-                    at: time(row, 22)?,
-                    raised_at: alarm.raised_at,
-                    condition,
-                })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        read().map_err(|error| self.error(error))
-    }
-
-    /// Notes that a sink has heard these messages, or why not.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn note_told(
-        &self,
-        sink: &str,
-        messages: &[String],
-        error: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        let told_at = error.is_none().then(|| at(now));
-        self.atomically(|ledger| {
-            let write = || {
-                let mut statement = ledger.connection.prepare_cached(
-                    "UPDATE alarm_delivery SET told_at = ?3, error = ?4, tries = tries + 1
-                     WHERE sink = ?1 AND message = ?2",
-                )?;
-                for message in messages {
-                    statement.execute(params![sink, message, told_at, error])?;
-                }
-                Ok(())
-            };
-            write().map_err(|error| ledger.error(error))
-        })
-    }
-
-    /// Who waits to be told.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn untold(&self) -> Result<Vec<Untold>, LedgerError> {
-        let read = || {
-            let mut statement = self.connection.prepare(
-                "SELECT sink, count(*), max(error) FROM alarm_delivery WHERE told_at IS NULL GROUP BY sink ORDER BY sink",
-            )?;
-            let rows = statement.query_map([], |row| {
-                Ok(Untold { sink: row.get(0)?, messages: row.get(1)?, error: row.get(2)? })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        read().map_err(|error| self.error(error))
-    }
-
-    /// Forgets what waits for a sink that is no more; how much that was.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn forget_sink(&self, sink: &str) -> Result<usize, LedgerError> {
-        let sql = "DELETE FROM alarm_delivery WHERE sink = ? AND told_at IS NULL";
-        self.connection.execute(sql, [sink]).map_err(|error| self.error(error))
-    }
-
     /// Notes that somebody has taken note of an alarm that stands; `None` where there is no such alarm.
     ///
     /// # Errors
@@ -457,81 +274,6 @@ impl Ledger {
             self.connection
                 .query_row(&format!("SELECT {COLUMNS} FROM alarm a WHERE a.number = ?"), [number], alarm)
                 .optional()
-        };
-        read().map_err(|error| self.error(error))
-    }
-
-    /// Notes that jobs are run from now on.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn begin_jobs<'a>(
-        &self,
-        run: &str,
-        jobs: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), LedgerError> {
-        self.atomically(|ledger| {
-            for job in jobs {
-                ledger
-                    .connection
-                    .execute(
-                        "INSERT INTO job_run (job, run) VALUES (?1, ?2)
-                         ON CONFLICT (job) DO UPDATE SET run = excluded.run",
-                        [job, run],
-                    )
-                    .map_err(|error| ledger.error(error))?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Notes that the jobs of a run came to their end.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn end_jobs(&self, run: &str, now: Timestamp) -> Result<(), LedgerError> {
-        self.connection
-            .execute("UPDATE job_run SET ran_at = ?2 WHERE run = ?1", [run, &at(now)])
-            .map(drop)
-            .map_err(|error| self.error(error))
-    }
-
-    /// Notes since when a run of a job is expected, where nobody did before.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn expect_job(&self, job: &str, since: Timestamp) -> Result<(), LedgerError> {
-        self.connection
-            .execute(
-                "INSERT INTO job_run (job, expected_since) VALUES (?1, ?2) ON CONFLICT (job) DO UPDATE
-                 SET expected_since = coalesce(expected_since, excluded.expected_since)",
-                [job, &at(since)],
-            )
-            .map(drop)
-            .map_err(|error| self.error(error))
-    }
-
-    /// What is known of every job's runs.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn job_runs(&self) -> Result<HashMap<String, JobRuns>, LedgerError> {
-        let read = || {
-            let mut statement = self.connection.prepare(
-                "SELECT j.job, j.expected_since, j.ran_at, r.id
-                 FROM job_run j LEFT JOIN run r ON r.id = j.run AND r.ended_at IS NULL",
-            )?;
-            let parsed = |text: Option<String>| text.and_then(|text| text.parse().ok());
-            let rows = statement.query_map([], |row| {
-                let run: Option<String> = row.get(3)?;
-                let runs = JobRuns {
-                    expected_since: parsed(row.get(1)?),
-                    ran_at: parsed(row.get(2)?),
-                    at_work: run.is_some_and(|run| self.is_alive(&run)),
-                };
-                Ok((row.get(0)?, runs))
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| self.error(error))
     }

@@ -22,6 +22,7 @@ pub mod alarms;
 pub mod compared;
 mod coverage;
 pub mod history;
+pub mod job_runs;
 pub mod lock;
 #[cfg(test)]
 mod memory_tests;
