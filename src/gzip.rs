@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::RangeTo;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -102,6 +103,12 @@ pub struct CheckedReader {
     published: u64,
     expected: usize,
     decoder: MultiGzDecoder<BufReader<Counted>>,
+    /// Inflated bytes so far.
+    at: u64,
+    /// The inflated bytes that are handed out.
+    part: RangeTo<u64>,
+    /// Inflated bytes that were given back.
+    back: Vec<u8>,
     tell: Option<Tell>,
 }
 
@@ -138,7 +145,26 @@ impl CheckedReader {
         let counted = BufReader::with_capacity(buffer, Counted { file, read: 0 });
         let expected = usize::try_from(trailer.isize).unwrap_or(usize::MAX);
         let decoder = MultiGzDecoder::new(counted);
-        Self { path: path.to_owned(), published, expected, decoder, tell: None }
+        Self {
+            path: path.to_owned(),
+            published,
+            expected,
+            decoder,
+            at: 0,
+            part: ..u64::MAX,
+            back: Vec::new(),
+            tell: None,
+        }
+    }
+
+    /// Hands out these bytes of the data alone. The file is read and checked to its end all the same.
+    pub fn only(self, part: RangeTo<u64>) -> Self {
+        Self { part, ..self }
+    }
+
+    /// Gives bytes back, to be handed out again by what comes next.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.back.splice(0..0, bytes.iter().copied());
     }
 
     /// Tells after every piece how many bytes of the file have been read.
@@ -157,6 +183,12 @@ impl CheckedReader {
     /// # Errors
     /// [`GzipError`] names what is wrong.
     pub fn next(&mut self, buffer: &mut [u8]) -> Result<usize, GzipError> {
+        if !self.back.is_empty() {
+            let n = self.back.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.back[..n]);
+            self.back.drain(..n);
+            return Ok(n);
+        }
         loop {
             match self.decoder.read(buffer) {
                 Ok(0) => return self.at_end().map(|()| 0),
@@ -164,7 +196,12 @@ impl CheckedReader {
                     if let Some(tell) = &mut self.tell {
                         tell(self.decoder.get_ref().get_ref().read);
                     }
-                    return Ok(n);
+                    let left = self.part.end.saturating_sub(self.at);
+                    self.at += n as u64;
+                    match usize::try_from(left).unwrap_or(usize::MAX).min(n) {
+                        0 => {}
+                        n => return Ok(n),
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.named(&error)),

@@ -10,6 +10,7 @@
 //! Data moves one way, and nothing downstream is asked to decide again what upstream decided. A module uses
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
+pub mod alarm;
 pub mod catalog;
 pub mod cli;
 pub mod commands;

@@ -187,8 +187,12 @@ impl<'a> Book<'a> {
                 let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
                 let known =
                     Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };
-                let loaded =
-                    Record { state: State::Loaded, rows_loaded: Some(row.rows), ..Fate::begun().record };
+                let loaded = Record {
+                    state: State::Loaded,
+                    rows_loaded: Some(row.rows),
+                    rows_rejected: Some(row.rejected),
+                    ..Fate::begun().record
+                };
                 Some((known, loaded))
             })
             .collect();
@@ -231,7 +235,7 @@ pub(super) fn resumable(
         // A file that left out less, or more, than is loaded by now is of no more use.
         let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
         match (exported, halves) {
-            (Some(exported), _) => ready.push(Shipment { index, exported }),
+            (Some(exported), _) => ready.push(Shipment { index, exported, _weight: None }),
             (None, Halves::Both | Halves::Export) => to_export.push(index),
             (None, Halves::Load) => {}
         }
@@ -247,6 +251,7 @@ impl Fate {
             started_at: Timestamp::now(),
             exported: None,
             rows_loaded: None,
+            rows_rejected: None,
             export_seconds: None,
             load_seconds: None,
             failure: None,
@@ -277,6 +282,7 @@ impl Fate {
             What::Loaded(loaded) => {
                 record.state = State::Loaded;
                 record.rows_loaded = Some(loaded.rows);
+                record.rows_rejected = Some(loaded.rejected);
                 record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
                 self.how = Some(loaded.how);
                 self.rejected = loaded.rejected;

@@ -6,7 +6,8 @@
 //! unit's state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -114,6 +115,36 @@ impl Ground<'_> {
 struct Shipment {
     index: usize,
     exported: Exported,
+    /// What it weighs, where this run exported it.
+    _weight: Option<Weight>,
+}
+
+/// Bytes of files that this run exported, and that no loader is done with yet.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    fn add(&self, bytes: u64) -> Weight {
+        self.0.fetch_add(bytes, Ordering::SeqCst);
+        Weight { waiting: self.clone(), bytes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A file's part of what waits, for as long as this lives.
+#[derive(Debug)]
+struct Weight {
+    waiting: Waiting,
+    bytes: u64,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.0.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// What both sides said of a plan.
@@ -151,7 +182,7 @@ pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<P
     let sources = prepare::describe(inventory, &units, &counted, pool, stop);
     nulls::note(ledger, &sources, run.started_at)?;
     let mut answers = Answers { already, ready, sources, owed, ..Answers::default() };
-    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, ledger, pool, stop)?;
+    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, Some(ledger), pool, stop)?;
     let plan = match sliced {
         Some(sliced) => {
             ledger.replace(run, run.started_at, &sliced.replaced)?;

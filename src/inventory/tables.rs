@@ -14,7 +14,8 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] = &["table", "tables", "except", "target", "window", "where", "load", "export", "every"];
+const KEYS: &[&str] =
+    &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "late_after"];
 const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 
@@ -123,6 +124,7 @@ impl Entry {
             filter: self.filter,
             load: self.rules.load_rule(),
             export: self.rules.export_rule(),
+            late_after: self.rules.expected.late_after,
         }
     }
 }

@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::mount::Exported;
 use crate::unit::UnitKey;
 
+pub mod alarms;
 mod coverage;
 pub mod history;
 pub mod lock;
@@ -164,6 +165,8 @@ pub struct Record {
     pub exported: Option<Exported>,
     /// Rows that are in the target.
     pub rows_loaded: Option<u64>,
+    /// Rows that were kept out of it and are written down.
+    pub rows_rejected: Option<u64>,
     /// How long the export took, in seconds.
     pub export_seconds: Option<f64>,
     /// How long the load took, in seconds.

@@ -3,10 +3,11 @@
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, block, count, human, keys, table, trimmed};
+use super::{JSON_VERSION, block, count, keys, table, trimmed};
 use crate::ledger::overview::TableStatus;
 use crate::ledger::status::FailedUnit;
 use crate::owed::OwedKey;
+use crate::window::human;
 
 /// Failed units that are shown to people at most.
 const MOST: usize = 100;

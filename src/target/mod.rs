@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postgres::{Client, Statement};
 
+mod alarms;
 mod catalog;
 mod clash;
 mod connect;
@@ -25,11 +26,12 @@ pub mod ready;
 mod shape;
 mod staging;
 
+pub use alarms::AlarmTable;
 pub use catalog::{Column, TargetTable};
 pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
-pub use error::TargetError;
+pub use error::{LACKING, TargetError};
 pub use facts::{Facts, Family};
 pub use load_log::{Claim, Counts, Entry, LogRow};
 pub use owed::KeyError;

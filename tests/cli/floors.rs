@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["file_pattern", "interval", "inventory", "measure", "owed", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],
-    &["failure", "prune", "step"],
+    &["alarm", "failure", "prune", "step"],
     &["engine", "progress", "report"],
     &["cli", "commands"],
 ];

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alarms;
 mod argv;
+mod broken;
 mod catalog;
+mod collide;
 mod commit;
 mod create;
 mod ends;

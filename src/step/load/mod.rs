@@ -14,11 +14,12 @@ use crate::inventory::{LoadMode, LoadRule};
 use crate::mount::{Exported, Mount};
 use crate::sql;
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, Counts, Entry, Limits, LogRow, Session, TargetError};
+use crate::target::{Claim, CommitError, Counts, Entry, LACKING, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
 mod doctor;
 mod fill;
+mod head;
 mod reads;
 mod rejected;
 mod way;
@@ -259,6 +260,15 @@ fn limits_named(failure: UnitFailure, rule: &LoadRule, took: Duration) -> UnitFa
             "raise `load.timeout` for this table, or make its windows shorter; look at pg_stat_activity for what \
              slows the target down",
         ),
+        // Any other remedy knows more.
+        Some("42501") if failure.remedy == LACKING => UnitFailure {
+            remedy: format!(
+                "grant the loading user what it lacks; mode `{}`, as the inventory has it here, needs {}",
+                rule.mode.word(),
+                rule.rights().words()
+            ),
+            ..failure
+        },
         Some("55P03") => named("load.lock_timeout", rule.lock_timeout, &failure.remedy),
         _ => failure,
     }
