@@ -81,10 +81,16 @@ impl Meter {
     pub(crate) fn close(&self) {
         let (Meter::One(group) | Meter::Two(group)) = self else { return };
         let parent = group.parent().unwrap();
-        for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
-            drop(fs::write(parent.join("cgroup.procs"), pid));
+        for _ in 0..40 {
+            for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+                drop(fs::write(parent.join("cgroup.procs"), pid));
+            }
+            if fs::remove_dir(group).is_ok() {
+                return;
+            }
+            // Somebody was born or died meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        drop(fs::remove_dir(group));
     }
 }
 
