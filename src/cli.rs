@@ -111,6 +111,10 @@ pub enum Command {
     Export(Moves),
     /// The second half of `run`: loads what `export` left on the mount
     Load(Moves),
+    /// Is the target what the source is? Counts, then digests, then keys; changes nothing
+    Compare(Compare),
+    /// Move again exactly the windows that were found to differ
+    Repair(Repair),
     /// Per job and table: how far, how much, what failed and what to do
     Status(Narrow),
     /// Units, attempts or runs of the past, newest first
@@ -193,6 +197,61 @@ pub struct Run {
     /// Create the tables that the target lacks, due or not, and move nothing
     #[arg(long, conflicts_with_all = ["from", "until", "max_units", "retry_failed"])]
     pub tables_only: bool,
+}
+
+/// What is compared, and how deep.
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    #[command(flatten)]
+    /// Which jobs and tables.
+    pub narrow: Narrow,
+    /// Only windows that end after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+    /// Only windows that begin before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<String>,
+    /// Digests of all rows, not only of windows whose number of rows differs
+    #[arg(long)]
+    pub deep: bool,
+    /// At most so many keys of each table; they are values out of the tables
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Show what changed columns hold on both sides, too
+    #[arg(long)]
+    pub show_values: bool,
+    /// A new CSV file to write the keys to
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+}
+
+/// What is moved again, and how much of it.
+#[derive(Debug, Clone, Args)]
+pub struct Repair {
+    #[command(flatten)]
+    /// Which jobs and tables.
+    pub narrow: Narrow,
+    /// Only windows that end after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+    /// Only windows that begin before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<String>,
+    /// Compare again, show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also delete rows that only the target has
+    #[arg(long)]
+    pub delete_extra: bool,
+    /// More windows than this only after a question
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub max_windows: usize,
+    /// Answer that question with yes
+    #[arg(long)]
+    pub yes: bool,
+    /// Start without looking first whether the mount can be used
+    #[arg(long)]
+    pub no_preflight: bool,
 }
 
 /// What preflight looks at.

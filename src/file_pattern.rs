@@ -227,6 +227,7 @@ pub(crate) mod tests {
             load: LoadRule::default(),
             late_after: None,
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
+            compare: Default::default(),
         };
         let series = series_of("d", &table, None);
         Unit {

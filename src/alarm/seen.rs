@@ -7,12 +7,14 @@ use jiff::Timestamp;
 
 use super::judge::Seen;
 use crate::inventory::{ConditionKind, Inventory, Job};
-use crate::ledger::alarms::{Condition, Difference, JobRuns};
+use crate::ledger::alarms::{Condition, JobRuns};
+use crate::ledger::compared::OpenDifference;
 use crate::ledger::overview::{TableStatus, overview, tell_tries};
 use crate::ledger::status::FailedUnit;
 use crate::ledger::{Ledger, LedgerError};
+use crate::measure::{Measure, Scale};
 use crate::unit::{Extent, read_id};
-use crate::window::{human, instant};
+use crate::window::{civil, human, instant};
 
 /// Everything that is wrong with the jobs of an inventory.
 ///
@@ -28,8 +30,12 @@ pub(super) fn seen(
     let jobs: HashSet<String> = inventory.jobs.iter().map(|job| job.name.clone()).collect();
     let mut failed = ledger.failed_units()?;
     tell_tries(inventory, &known, &mut failed);
-    let mut conditions: Vec<Condition> =
-        ledger.open_differences()?.into_iter().map(difference).chain(failed.iter().map(failure)).collect();
+    let mut conditions: Vec<Condition> = ledger
+        .open_differences(target)?
+        .into_iter()
+        .map(difference)
+        .chain(failed.iter().map(failure))
+        .collect();
     conditions.retain(|condition| jobs.contains(&condition.job));
     conditions.extend(overview(Some(inventory), &known, now).iter().filter_map(late));
     let mut undecided: HashSet<String> =
@@ -96,21 +102,42 @@ fn late(table: &TableStatus) -> Option<Condition> {
     })
 }
 
-fn difference(found: Difference) -> Condition {
-    let place =
-        [&found.window_start, &found.window_end, &found.group].map(|part| part.as_deref().unwrap_or("-"));
+fn difference(found: OpenDifference) -> Condition {
+    let OpenDifference { of, window, rows, .. } = found;
+    let (start, end) = match &of.measure {
+        Measure::By(Scale::Id, _) => (Some(window.start().to_string()), Some(window.end().to_string())),
+        Measure::By(..) => (Some(civil(window.start()).to_string()), Some(civil(window.end()).to_string())),
+        Measure::All | Measure::Null(_) | Measure::Slice(..) => (None, None),
+    };
+    let place = match (&start, &end) {
+        (Some(start), Some(end)) => format!(" from {start} to {end}"),
+        _ if matches!(of.measure, Measure::Null(_)) => ", rows without a time".into(),
+        _ => String::new(),
+    };
+    let more = if rows.exact { "" } else { " at least" };
     Condition {
-        key: format!("difference {} {} {} {}", found.job, found.source, found.series, place.join(" ")),
+        key: format!(
+            "difference {} {} {} {} {}",
+            of.source,
+            of.series,
+            of.measure,
+            window.start(),
+            window.end()
+        ),
         kind: ConditionKind::Difference,
-        remedy: format!("`gpferry repair --job {} --table {}` moves it again", found.job, found.table),
-        job: found.job,
-        source: Some(found.source),
-        table: Some(found.table),
+        remedy: format!("`gpferry repair --job {} --table {}` moves it again", of.job, of.table),
+        text: format!(
+            "{}{place} differs: {} row(s) in the source and {} in the target;{more} {} missing, {} only in the target, \
+             {} changed",
+            of.table, rows.source, rows.target, rows.missing, rows.extra, rows.changed
+        ),
+        job: of.job,
+        source: Some(of.source),
+        table: Some(of.table),
         unit: None,
-        window_start: found.window_start,
-        window_end: found.window_end,
-        group: found.group,
-        text: found.text,
+        window_start: start,
+        window_end: end,
+        group: None,
     }
 }
 
@@ -177,24 +204,36 @@ fn not_run(job: &Job, every: Duration, runs: &JobRuns, now: Timestamp) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interval::Interval;
+    use crate::ledger::compared::{Of, Rows};
 
     #[test]
-    fn differences_are_told_apart_by_window_and_group_and_moved_again_by_repair() {
-        let found = |start: &str, group: Option<&str>| Difference {
-            job: "j".into(),
-            source: "s".into(),
-            table: "a.t".into(),
-            series: "db^a^t".into(),
-            window_start: Some(start.into()),
-            window_end: Some("2021-08-11T00:00:00".into()),
-            group: group.map(str::to_owned),
-            text: "3 rows are missing in the target".into(),
+    fn differences_are_told_apart_by_window_and_moved_again_by_repair() {
+        let found = |measure: &str, start: i64| OpenDifference {
+            of: Of {
+                source: "s".into(),
+                series: "db^a^t".into(),
+                measure: measure.parse().unwrap(),
+                job: "j".into(),
+                table: "a.t".into(),
+                target: "a.t".into(),
+            },
+            window: Interval::new(start, start + 3_600_000_000).unwrap(),
+            rows: Rows { source: 10, target: 7, missing: 3, extra: 0, changed: 0, exact: true },
+            found_at: "2021-08-10T00:00:00Z".into(),
+            compared_at: "2021-08-10T00:00:00Z".into(),
         };
-        let one = difference(found("2021-08-10T00:00:00", Some("1100")));
-        assert_eq!(one, difference(found("2021-08-10T00:00:00", Some("1100"))));
-        let others = [found("2021-08-10T00:00:00", None), found("2021-08-10T04:00:00", Some("1100"))];
-        assert!(others.into_iter().all(|other| difference(other).key != one.key));
-        assert_eq!((one.kind, one.group.as_deref()), (ConditionKind::Difference, Some("1100")));
+        let one = difference(found("time:at", 0));
+        assert_eq!(one, difference(found("time:at", 0)));
+        for other in [found("time:at", 3_600_000_000), found("id:at", 0), found("all", 0)] {
+            assert_ne!(difference(other).key, one.key);
+        }
+        assert_eq!(one.kind, ConditionKind::Difference);
+        assert_eq!(
+            one.text,
+            "a.t from 1970-01-01T00:00:00 to 1970-01-01T01:00:00 differs: 10 row(s) in the source and 7 in the target; \
+             3 missing, 0 only in the target, 0 changed"
+        );
         assert_eq!(one.remedy, "`gpferry repair --job j --table a.t` moves it again");
     }
 }

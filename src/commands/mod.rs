@@ -20,6 +20,7 @@ use crate::stop::Stop;
 use crate::target::Address;
 
 mod alarm;
+mod compare;
 mod explain;
 mod facts;
 mod history;
@@ -27,6 +28,7 @@ mod jobs;
 mod preflight;
 mod prune;
 mod rebuild;
+mod repair;
 mod run;
 mod status;
 mod tables;
@@ -47,6 +49,8 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         }
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
+        Command::Compare(wanted) => compare::compare(common, wanted),
+        Command::Repair(wanted) => repair::repair(common, wanted, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::History(wanted) => history::history(common, wanted),
         Command::Prune(prune) => prune::prune(common, prune),

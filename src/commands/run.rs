@@ -27,7 +27,7 @@ use crate::stop::Stop;
 use crate::target::Address;
 
 /// From Ctrl+C to the end: loads may finish for a while, scripts clean up, and then it is over.
-const STOP_LIMIT: Duration = Duration::from_millis(9000);
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(9000);
 
 /// Does what is due.
 ///
@@ -112,6 +112,7 @@ pub(super) fn run(
             create_tables,
             show_keys: moves.show_keys,
             selection: &wanted,
+            anew: None,
         };
         let (answers, sliced) = ask(ground, ledger)?;
         let ground = Ground { plan: sliced.as_ref().unwrap_or(&plan), ..ground };
@@ -155,7 +156,7 @@ fn whole_jobs<'a>(inventory: &'a Inventory, wanted: &'a Selection) -> impl Itera
 }
 
 /// Does not start what would certainly fail: the cheap part of preflight.
-fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
+pub(super) fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
     let failed = cheap::checks(&inventory.mount, exports).into_iter();
     match failed.filter(|check| check.verdict == Verdict::Fail).collect::<Vec<_>>() {
         failed if failed.is_empty() => Ok(()),
@@ -164,7 +165,7 @@ fn refuse(inventory: &Inventory, exports: bool) -> Result<(), Failure> {
 }
 
 /// Holds every selected job, so that no second process works on one.
-fn lock_jobs(
+pub(super) fn lock_jobs(
     inventory: &Inventory,
     selection: &Selection,
     ledger: &Path,

@@ -298,6 +298,7 @@ impl Loader<'_> {
         for (source, ids) in prepare::by_source(cargo.iter().map(|one| &one.unit.key)) {
             there.extend(session.already_there(source, &ids).map_err(|error| (error, cargo.to_vec()))?);
         }
+        there.retain(|_, row| self.ground.anew.is_none_or(|anew| anew.wrote(row)));
         self.session = Some(session);
         let mut left = Vec::new();
         for one in cargo {
@@ -314,8 +315,9 @@ impl Loader<'_> {
     }
 
     fn step(&self) -> load::Ground<'_> {
-        let Ground { mount, run, stop, inventory, show_keys, .. } = self.ground;
-        load::Ground { mount, run: &run.id, stop, zone: &inventory.timezone, show_keys, reads: &self.reads }
+        let Ground { mount, run, stop, inventory, show_keys, anew, .. } = self.ground;
+        let (run, zone, reads) = (&run.id, &inventory.timezone, &self.reads);
+        load::Ground { mount, run, stop, zone, show_keys, reads, anew }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

@@ -21,12 +21,13 @@ use crate::owed::OwedKey;
 use crate::plan::{Plan, Selection};
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
-use crate::step::load::{How, found};
+use crate::step::load::{Anew, How, found};
 use crate::stop::Stop;
 use crate::target::{Address, Session, TargetError};
 use crate::unit::Unit;
 
 mod book;
+pub mod compare;
 mod event;
 mod exporter;
 pub mod keys;
@@ -79,6 +80,8 @@ pub struct Ground<'a> {
     pub show_keys: bool,
     /// What an operator narrowed the command to.
     pub selection: &'a Selection,
+    /// Whether units take the place of what is there of them.
+    pub anew: Option<&'a Anew>,
 }
 
 /// A run's outcome.
@@ -308,7 +311,7 @@ fn ask_target(
     let ask = || -> Result<_, TargetError> {
         let mut session = session(ground)?;
         session.ensure_load_log()?;
-        Ok((already_there(&mut session, ground.plan)?, keys::owed(&mut session, remembered)?))
+        Ok((already_there(&mut session, ground)?, keys::owed(&mut session, remembered)?))
     };
     asked_again(ground.stop, ask).map_err(Failure::Target)
 }
@@ -335,11 +338,13 @@ pub fn asked_again<T>(
 }
 
 /// The plan's units that are in the target: a ledger that lags behind, or was deleted, learns of them here.
-fn already_there(session: &mut Session, plan: &Plan) -> Result<BTreeMap<usize, What>, TargetError> {
+fn already_there(session: &mut Session, ground: Ground<'_>) -> Result<BTreeMap<usize, What>, TargetError> {
+    let plan = ground.plan;
     let mut there = HashMap::new();
     for (source, ids) in prepare::by_source(plan.units.iter().map(|unit| &unit.key)) {
         there.extend(session.already_there(source, &ids)?);
     }
+    there.retain(|_, row| ground.anew.is_none_or(|anew| anew.wrote(row)));
     let told = |(index, unit): (usize, &Unit)| {
         let row = there.get(&unit.key)?;
         Some((index, found(unit, row, How::AlreadyThere).map_or_else(What::Failed, What::Loaded)))

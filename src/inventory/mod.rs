@@ -7,6 +7,7 @@
 mod alarms;
 mod argv;
 mod catalog;
+mod compare;
 mod draft;
 mod fault;
 mod jobs;

@@ -16,11 +16,13 @@ use crate::names::TableName;
 use crate::sql::Condition;
 
 mod alarms;
+mod compare;
 mod load;
 mod rights;
 mod windows;
 
 pub use alarms::*;
+pub use compare::*;
 pub use load::*;
 pub use rights::Rights;
 pub use windows::*;
@@ -263,6 +265,8 @@ pub struct TableEntry {
     pub export: ExportRule,
     /// A window that has been due for longer is an alarm; absent: none is.
     pub late_after: Option<Duration>,
+    /// How it is compared.
+    pub compare: CompareRule,
 }
 
 /// Which tables an entry means.

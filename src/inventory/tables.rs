@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::Glob;
 
+use super::compare;
 use super::fault::Fault;
-use super::model::{Pattern, TableEntry, TableSelector, WindowRule};
+use super::model::{CompareRule, Pattern, TableEntry, TableSelector, WindowRule};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{any_text, length, text};
@@ -14,8 +15,19 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] =
-    &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "late_after"];
+const KEYS: &[&str] = &[
+    "table",
+    "tables",
+    "except",
+    "target",
+    "window",
+    "where",
+    "load",
+    "export",
+    "every",
+    "late_after",
+    "compare",
+];
 const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 
@@ -72,6 +84,7 @@ pub(super) fn read(
                     target: None,
                     filter: None,
                     every: None,
+                    compare: CompareRule::default(),
                     rules: rules.clone(),
                 })
             }
@@ -112,6 +125,7 @@ struct Entry {
     target: Option<TableName>,
     filter: Option<Condition>,
     every: Option<Length>,
+    compare: CompareRule,
     rules: Rules,
 }
 
@@ -125,6 +139,7 @@ impl Entry {
             load: self.rules.load_rule(),
             export: self.rules.export_rule(),
             late_after: self.rules.expected.late_after,
+            compare: self.compare,
         }
     }
 }
@@ -148,7 +163,8 @@ fn read_map(reader: &mut Reader, at: &At<'_>, rules: &Rules, matches: &mut Match
     });
     let filter = fields.get("where").and_then(|at| read_condition(reader, &at));
     let every = fields.get("every").and_then(|at| read_every(reader, &at, &rules));
-    Some(Entry { what: what?, target, filter, every, rules })
+    let compare = fields.get("compare").map(|at| compare::read(reader, &at)).unwrap_or_default();
+    Some(Entry { what: what?, target, filter, every, compare, rules })
 }
 
 fn read_selector(reader: &mut Reader, fields: &Fields<'_>) -> Option<TableSelector> {

@@ -162,27 +162,6 @@ pub struct JobRuns {
     pub at_work: bool,
 }
 
-/// Rows that differ between both sides, as a compare found them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The job.
-    pub job: String,
-    /// The source.
-    pub source: String,
-    /// The table in the source.
-    pub table: String,
-    /// What of one source is told apart: database, table, and the variant of its `where` and `target`.
-    pub series: String,
-    /// Start of the window; `None` for a whole table.
-    pub window_start: Option<String>,
-    /// Its end.
-    pub window_end: Option<String>,
-    /// The group, where differences are told by group.
-    pub group: Option<String>,
-    /// What differs, in numbers: never keys or values.
-    pub text: String,
-}
-
 /// A number of at most 18 digits, which fits a bigint and a text alike.
 fn number_of(what: &str) -> String {
     let digest = sha256(what.as_bytes());
@@ -233,15 +212,6 @@ impl Ledger {
             let _ = run("ROLLBACK");
         }
         done
-    }
-
-    /// What differs by the last compare of each table, and was not repaired. Nothing yet: the compares keep their own
-    /// table in the ledger, and fill this from it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn open_differences(&self) -> Result<Vec<Difference>, LedgerError> {
-        Ok(Vec::new())
     }
 
     /// Alarms, newest first: those that stand, or all.

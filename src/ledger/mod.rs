@@ -17,7 +17,9 @@ use thiserror::Error;
 use crate::mount::Exported;
 use crate::unit::UnitKey;
 
+mod again;
 pub mod alarms;
+pub mod compared;
 mod coverage;
 pub mod history;
 pub mod lock;
@@ -194,7 +196,7 @@ pub struct RecordedFailure {
 pub struct Run {
     /// Unique: start time and a few random digits.
     pub id: String,
-    /// `run`, `export`, `load`.
+    /// `run`, `export`, `load`, `repair`.
     pub command: String,
     /// The inventory's path.
     pub inventory: String,
@@ -202,6 +204,13 @@ pub struct Run {
     pub target_url: String,
     /// When it began.
     pub started_at: Timestamp,
+}
+
+impl Run {
+    /// Does it move units again that are loaded?
+    pub fn is_repair(&self) -> bool {
+        self.command == "repair"
+    }
 }
 
 impl Ledger {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::compared::LastCompared;
 use super::status::{FailedUnit, Known, SeriesKey};
 use crate::interval::{Grid, Interval, merged};
 use crate::inventory::{Cut, Inventory, Job, NullWindow, TableEntry, WindowBy, WindowRule};
@@ -55,6 +56,8 @@ pub struct TableStatus {
     pub nulls_included: bool,
     /// When rows of it were loaded last.
     pub loaded_at: Option<String>,
+    /// What the last comparison of it found, and what of all of them is open.
+    pub compared: Option<LastCompared>,
     /// Does the inventory move it? `None` where there was no inventory to read, or where one of its
     /// `catalog:` may do so: those are not asked.
     pub in_inventory: Option<bool>,
@@ -162,7 +165,9 @@ fn catalog(known: &Known) -> Catalog {
 
 /// What is simply counted.
 fn numbers(known: &Known, key: &SeriesKey) -> TableStatus {
-    let mut one = TableStatus { source: key.0.clone(), series: key.1.clone(), ..TableStatus::default() };
+    let compared = known.compared.get(key).cloned();
+    let (source, series) = key.clone();
+    let mut one = TableStatus { source, series, compared, ..TableStatus::default() };
     if let Some(open) = known.open.get(key) {
         (one.job, one.table, one.target) = (open.job.clone(), open.table.clone(), open.target.clone());
         (one.exported, one.unfinished, one.failed) = (open.exported, open.unfinished, open.failed);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
+use super::again;
 use super::coverage::{Part, Stretch, at, cover, cover_all};
 use super::{Ledger, LedgerError, Record, Run, State};
 use crate::measure::Measure;
@@ -46,7 +47,12 @@ impl Ledger {
         let write = || {
             let transaction = self.connection.transaction()?;
             for (unit, record) in records {
-                write_unit(&transaction, run, now, unit, record)?;
+                if !run.is_repair() {
+                    write_unit(&transaction, run, now, unit, record)?;
+                } else if record.state == State::Loaded {
+                    // Until then the target holds what it held, and the unit stands as it stood.
+                    again::write(&transaction, run, now, unit, record)?;
+                }
                 write_attempt(&transaction, run, now, unit, record)?;
                 if record.state == State::Loaded {
                     cover(&transaction, &part(run, unit, now))?;
@@ -151,7 +157,7 @@ fn part<'a>(run: &'a Run, unit: &'a Unit, now: Timestamp) -> Part<'a> {
     }
 }
 
-fn write_unit(
+pub(super) fn write_unit(
     transaction: &Transaction<'_>,
     run: &Run,
     now: Timestamp,

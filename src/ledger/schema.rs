@@ -21,6 +21,7 @@ pub(super) const STEPS: &[Step] = &[
     step(REJECTED),
     step(ALARMS),
     step(OWED),
+    step(COMPARED),
 ];
 
 const fn step(sql: &'static str) -> Step {
@@ -285,5 +286,54 @@ CREATE TABLE job_run (
     expected_since  TEXT,
     run             TEXT,
     ran_at          TEXT
+) STRICT, WITHOUT ROWID;
+";
+
+/// What comparisons found: the last one of each table, and the windows that differ, or did until `settled_at`.
+const COMPARED: &str = "
+CREATE TABLE compared (
+    target_url   TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    series       TEXT NOT NULL,
+    measure      TEXT NOT NULL,
+    job          TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    target       TEXT NOT NULL,
+    compared_at  TEXT NOT NULL,
+    verdict      TEXT NOT NULL,
+    deep         INTEGER NOT NULL,
+    windows      INTEGER NOT NULL,
+    differing    INTEGER NOT NULL,
+    rows_source  INTEGER NOT NULL,
+    rows_target  INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    extra        INTEGER NOT NULL,
+    changed      INTEGER NOT NULL,
+    exact        INTEGER NOT NULL,
+    error        TEXT,
+    remedy       TEXT,
+    PRIMARY KEY (target_url, source, series, measure)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE difference (
+    target_url   TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    series       TEXT NOT NULL,
+    measure      TEXT NOT NULL,
+    first        INTEGER NOT NULL,
+    last         INTEGER NOT NULL,
+    job          TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    target       TEXT NOT NULL,
+    rows_source  INTEGER NOT NULL,
+    rows_target  INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    extra        INTEGER NOT NULL,
+    changed      INTEGER NOT NULL,
+    exact        INTEGER NOT NULL,
+    found_at     TEXT NOT NULL,
+    compared_at  TEXT NOT NULL,
+    settled_at   TEXT,
+    PRIMARY KEY (target_url, source, series, measure, first, last)
 ) STRICT, WITHOUT ROWID;
 ";

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
+use super::compared::LastCompared;
 use super::coverage::at;
 use super::{Ledger, LedgerError};
 use crate::measure::Measure;
@@ -30,6 +31,8 @@ pub struct Known {
     pub recent: HashMap<SeriesKey, u64>,
     /// Rows whose window column is NULL.
     pub nulls: HashMap<IdColumn, NullRows>,
+    /// What the last comparison found.
+    pub compared: HashMap<SeriesKey, LastCompared>,
 }
 
 /// How much of a series is loaded, over all time.
@@ -116,6 +119,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn known(&self, target_url: &str, since: Timestamp) -> Result<Known, LedgerError> {
         let facts = self.facts(target_url)?;
+        let compared = self.last_compared(target_url)?;
         let read = || {
             Ok(Known {
                 facts,
@@ -123,6 +127,7 @@ impl Ledger {
                 open: self.open_units()?,
                 recent: self.recent(target_url, since)?,
                 nulls: self.nulls()?,
+                compared,
             })
         };
         read().map_err(|error| self.error(error))

@@ -16,6 +16,7 @@ use crate::names::TableName;
 use crate::owed::OwedKey;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
+mod compared;
 mod facts;
 mod needed;
 mod owed;
@@ -24,6 +25,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use compared::{Compared, Comparison, NotCompared, Uncompared, compared};
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
 pub use needed::{Needed, tables};
 pub use owed::{key_can_wait, means_target};

@@ -1,6 +1,7 @@
 //! Plans, runs and the ledger as text for people and JSON for programs. Pure: everything here returns a text.
 
 pub mod alarm;
+pub mod compare;
 pub mod explain;
 pub mod failure;
 pub mod history;
@@ -9,6 +10,7 @@ mod keys;
 pub mod plan;
 pub mod preflight;
 pub mod prune;
+pub mod repair;
 pub mod run;
 pub mod status;
 pub mod tables;

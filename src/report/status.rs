@@ -4,6 +4,7 @@ use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::{JSON_VERSION, block, count, keys, table, trimmed};
+use crate::ledger::compared::Verdict;
 use crate::ledger::overview::TableStatus;
 use crate::ledger::status::FailedUnit;
 use crate::owed::OwedKey;
@@ -57,6 +58,7 @@ const COLUMNS: &[Column] = &[
         only_if: |one| nulls(one) != "0" && nulls(one) != "-",
         number: true,
     },
+    Column { header: "COMPARED", show: compared, only_if: |one| one.compared.is_some(), number: false },
 ];
 
 /// For people. Columns that would hold nothing but zeros are left out.
@@ -114,6 +116,21 @@ fn nulls(one: &TableStatus) -> String {
         (None, Some(_)) => "?".into(),
         (None, None) => "-".into(),
     }
+}
+
+/// What the last comparison found, and when.
+fn compared(one: &TableStatus) -> String {
+    let Some(compared) = &one.compared else { return "-".into() };
+    let at = compared.at.get(..16).unwrap_or(&compared.at).replace('T', " ");
+    let found = match (compared.open, compared.verdict) {
+        (0, Verdict::Equal) if !compared.deep => "equal in number".into(),
+        (0, Verdict::Equal) => "equal".into(),
+        (0, Verdict::Partly) => "equal in part".into(),
+        (0, Verdict::Different | Verdict::Unread) => "not compared".into(),
+        (1, _) => "1 window differs".into(),
+        (open, _) => format!("{open} windows differ"),
+    };
+    format!("{found} ({at} UTC)")
 }
 
 fn one_failed(unit: &FailedUnit, width: u16) -> String {

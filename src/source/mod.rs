@@ -1,9 +1,11 @@
 //! The side that is exported: a script on the source host, its protocol, and the SQL per engine.
 
 pub mod argv;
+pub mod axis;
 mod conversation;
 pub mod definition;
 mod error;
+pub mod keys;
 pub mod nulls;
 pub mod postgres;
 pub mod probe;

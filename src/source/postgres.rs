@@ -134,7 +134,7 @@ pub fn read_ancestor(row: &str) -> Option<(TableName, TableName)> {
 }
 
 /// `('schema', 'table'), …`.
-fn values(tables: &[&TableName]) -> String {
+pub(super) fn values(tables: &[&TableName]) -> String {
     tables
         .iter()
         .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())))

@@ -106,6 +106,21 @@ impl<'a> Questions<'a> {
         }
     }
 
+    /// Waits for a moment in which nothing is asked, and lets the host hear that we are there: it gives up those from
+    /// whom it hears nothing.
+    ///
+    /// # Errors
+    /// As [`Conversation::next`], and where the script ended.
+    pub fn idle(&mut self, moment: Duration) -> Result<(), SourceError> {
+        match self.talk.next(moment)? {
+            None | Some(Reply::Beat | Reply::Hello { .. }) => Ok(()),
+            Some(Reply::Row { no, .. } | Reply::Done { no, .. } | Reply::Error { no, .. }) => {
+                Err(self.talk.protocol(ProtocolError::Unasked(no)))
+            }
+            Some(Reply::End { code }) => Err(SourceError::GivenUp { host: self.source.host.clone(), code }),
+        }
+    }
+
     /// Changes how long one question may take in the database, from the next one on.
     pub fn limit(&mut self, each: Duration) {
         self.talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: each.as_secs().max(1).to_string() });

@@ -135,7 +135,7 @@ pub fn on_first_bound(unit: &Unit, table: &SourceTable, name: &TableName, zone: 
 
 /// How a window column's bounds are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WindowType {
+pub(super) enum WindowType {
     /// Civil time.
     Civil,
     /// Days: a bound within one would leave out rows of that day that come later.
@@ -251,7 +251,7 @@ fn epoch(micros: i64, unit: i64) -> String {
 }
 
 /// How a column of this type is compared, where its values can be read that way. Also preflight's word for it.
-fn window_type(scale: Scale, type_name: &str) -> Option<WindowType> {
+pub(super) fn window_type(scale: Scale, type_name: &str) -> Option<WindowType> {
     let is_number =
         matches!(type_name, "smallint" | "integer" | "bigint") || type_name.starts_with("numeric");
     match scale {

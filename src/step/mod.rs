@@ -6,6 +6,7 @@
 pub mod argv;
 mod bounds;
 pub mod check;
+pub mod compare;
 pub mod export;
 pub mod load;
 pub mod preflight;

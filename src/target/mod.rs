@@ -9,6 +9,7 @@ use std::time::Duration;
 use postgres::{Client, Statement};
 
 mod alarms;
+mod anew;
 mod catalog;
 mod clash;
 mod connect;
@@ -22,6 +23,7 @@ mod overlaps;
 mod owed;
 mod passfile;
 mod prune;
+mod read;
 pub mod ready;
 mod shape;
 mod staging;

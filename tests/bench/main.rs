@@ -3,7 +3,8 @@
 //! Absolute times of one machine mean little; the ratio of two medians out of one run does. All ways move the same tables
 //! between the same two PostgreSQLs on this machine. What can be set:
 //!
-//! - `GPFERRY_BENCH_ONLY=large,tiny` picks parts: `large`, `tiny`, `peers`, `collision`, `curve`, `idle`, `stages`;
+//! - `GPFERRY_BENCH_ONLY=large,tiny` picks parts: `idle`, `large`, `peers`, `stages`, `tiny`, `collision`,
+//!   `compare`, `curve`;
 //! - `GPFERRY_BENCH_ROUNDS` (5) is how often each way is measured, `GPFERRY_BENCH_ROWS` (2000000) and
 //!   `GPFERRY_BENCH_TABLES` (9038) how much is moved;
 //! - `GPFERRY_BENCH_LONG=1` adds 5 and 10 million rows to the curve, and pgcopydb over the many tables;
@@ -18,6 +19,7 @@
 mod support;
 
 mod collision;
+mod compare;
 mod cpu;
 mod curve;
 mod idle;
@@ -54,6 +56,7 @@ const PARTS: &[Part] = &[
     ("stages", stages::measure),
     ("tiny", tiny::measure),
     ("collision", collision::measure),
+    ("compare", |settings| compare::measure(settings.rounds, settings.rows, world::fill)),
     ("curve", curve::measure),
 ];
 

@@ -8,6 +8,8 @@ mod broken;
 mod catalog;
 mod collide;
 mod commit;
+mod compare;
+mod compare_property;
 mod create;
 mod ends;
 mod keeping;
@@ -22,6 +24,7 @@ mod progress;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;
+mod repair;
 mod secrets;
 mod slices;
 mod ssh;

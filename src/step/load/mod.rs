@@ -17,6 +17,7 @@ use crate::stop::Stop;
 use crate::target::{Claim, CommitError, Counts, Entry, LACKING, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
+mod anew;
 mod doctor;
 mod fill;
 mod head;
@@ -24,6 +25,7 @@ mod reads;
 mod rejected;
 mod way;
 
+pub use anew::{Anew, Proof};
 pub use doctor::{Mended, mend};
 pub use reads::Reads;
 
@@ -45,6 +47,8 @@ pub struct Ground<'a> {
     pub show_keys: bool,
     /// Who hears how much of a large file has been read.
     pub reads: &'a Reads,
+    /// Whether units take the place of what is there of them.
+    pub anew: Option<&'a Anew>,
 }
 
 /// A unit with the proof that it was exported.

@@ -48,6 +48,9 @@ pub(super) fn load(
         let error = format!("the rows do not add up: {counts:?}; rolled back");
         return Err(failed(UnitFailure::new(Stage::Load, error, "run again, and report it as a bug")));
     }
+    if ground.anew.is_some() {
+        session.unlog(unit).map_err(fatal_or_failed)?;
+    }
     // The last of it: only now it is known what became of the rows, and a row of the load log is never changed.
     match session.claim(&unit.key, &entry(ground.run, cargo, rule.mode, counts)).map_err(fatal_or_failed)? {
         Claim::AlreadyThere => Ok(Done::AlreadyThere),
@@ -150,6 +153,9 @@ impl Road<'_> {
     fn clear(&self, session: &mut Session, conditions: &[String]) -> Result<(), NotLoaded> {
         if !self.rule.truncate {
             self.lock(session)?;
+        }
+        if let Some(anew) = self.ground.anew {
+            anew.check(session, self.cargo)?;
         }
         let doing = "take away what is replaced";
         session.touch(&self.way.clear(conditions), doing).map(drop).map_err(fatal_or_failed)

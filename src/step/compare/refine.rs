@@ -1,0 +1,324 @@
+//! From buckets that differ to the rows that do.
+//!
+//! A bucket of few rows is read row by row: md5 of the key, and digest. A larger one is cut by the md5 of the key first,
+//! and only what differs of it is gone into. Rows are told by multisets, so equal rows and equal keys are counted, and
+//! NULL in a key is a value like any other.
+
+use std::collections::HashMap;
+
+use super::look::{Depth, buckets};
+use super::subject::Subject;
+use super::{Both, Difference, Key, Kind, Side, Told, Unread};
+use crate::source::postgres::fields;
+
+/// So many rows are read one by one at a time.
+const AT_ONCE: u64 = 20_000;
+/// So many rows of a table are read one by one in all; beyond it a difference is told as "at least".
+const BUDGET: u64 = 2_000_000;
+/// So many buckets one question names.
+const MOST_CELLS: usize = 500;
+/// How often a bucket is cut: by three of md5's digits each time.
+const DEEPEST: usize = 8;
+/// Keys that one question names.
+const KEYS: usize = 200;
+
+/// Buckets that differ, of one window and one group.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    pub(super) window: usize,
+    pub(super) group: Option<String>,
+    /// What holds of the rows of all buckets, on each side.
+    pub(super) within: [Vec<String>; 2],
+    /// The number of a row's bucket, on each side.
+    pub(super) bucket: [String; 2],
+    /// The buckets.
+    pub(super) cells: Vec<i64>,
+    /// From where to where they lie on the axis, where there is one.
+    pub(super) bounds: Option<(i64, i64)>,
+    pub(super) rows: [u64; 2],
+    pub(super) depth: usize,
+}
+
+impl Spot {
+    /// Puts another one to it, where the two are read together as quickly as one.
+    fn join(&mut self, other: &Spot) -> bool {
+        let rows = [self.rows[0] + other.rows[0], self.rows[1] + other.rows[1]];
+        let is_alike = self.window == other.window
+            && self.group == other.group
+            && self.depth == other.depth
+            && self.bucket == other.bucket
+            && self.within == other.within;
+        if !is_alike || rows[0].max(rows[1]) > AT_ONCE || self.cells.len() >= MOST_CELLS {
+            return false;
+        }
+        self.rows = rows;
+        self.cells.extend(&other.cells);
+        self.bounds = match (self.bounds, other.bounds) {
+            (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+            (None, _) | (_, None) => None,
+        };
+        true
+    }
+
+    fn conditions(&self, subject: &Subject<'_>, side: Side) -> Vec<String> {
+        let mut conditions = self.within[side as usize].clone();
+        conditions.extend(self.bounds.and_then(|bounds| subject.around(side, bounds)));
+        let cells: Vec<String> = self.cells.iter().map(i64::to_string).collect();
+        conditions.push(format!("({}) IN ({})", self.bucket[side as usize], cells.join(", ")));
+        conditions
+    }
+}
+
+/// Buckets that are read together where that can be.
+fn joined(spots: Vec<Spot>) -> Vec<Spot> {
+    let mut joined: Vec<Spot> = Vec::new();
+    for spot in spots {
+        let is_in = joined.last_mut().is_some_and(|last| last.join(&spot));
+        if !is_in {
+            joined.push(spot);
+        }
+    }
+    joined
+}
+
+/// What became of a bucket: its window, its group, and how it differs.
+pub(super) type Found = (usize, Option<String>, Difference);
+
+pub(super) struct Refine<'a, 'b> {
+    subject: &'a Subject<'a>,
+    both: &'b mut dyn Both,
+    depth: Depth<'a>,
+    told: &'b mut Told,
+    read: u64,
+}
+
+/// Rows of one key: how often each digest stands on a side.
+#[derive(Debug, Default)]
+struct Rows {
+    source: HashMap<u64, u64>,
+    target: HashMap<u64, u64>,
+}
+
+/// Rows of a spot by the md5 of their key.
+type ByKey = HashMap<u128, Rows>;
+
+impl<'a, 'b> Refine<'a, 'b> {
+    pub(super) fn new(
+        subject: &'a Subject<'a>,
+        both: &'b mut dyn Both,
+        depth: Depth<'a>,
+        told: &'b mut Told,
+    ) -> Self {
+        Self { subject, both, depth, told, read: 0 }
+    }
+
+    /// Looks into all of them.
+    pub(super) fn all(&mut self, spots: Vec<Spot>) -> Result<Vec<Found>, Unread> {
+        let mut found = Vec::new();
+        let mut spots = spots;
+        spots.sort_by(|one, other| (one.window, &one.group).cmp(&(other.window, &other.group)));
+        for spot in joined(spots) {
+            let mut left = vec![spot];
+            while let Some(spot) = left.pop() {
+                let most = spot.rows[0].max(spot.rows[1]);
+                if self.read.saturating_add(most) > BUDGET {
+                    found.push((spot.window, spot.group, at_least(spot.rows)));
+                } else if most <= AT_ONCE || spot.depth >= DEEPEST {
+                    self.read += most;
+                    let difference = self.read_rows(&spot)?;
+                    found.push((spot.window, spot.group, difference));
+                } else {
+                    left.extend(joined(self.cut(&spot)?));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The parts of a large bucket that differ.
+    fn cut(&mut self, spot: &Spot) -> Result<Vec<Spot>, Unread> {
+        let from = spot.depth * 3 + 1;
+        let number = |side| {
+            let digits = format!("substr({}, {from}, 3)", self.subject.key_hash(side));
+            format!("CAST(CAST(CAST('x' || {digits} AS bit(12)) AS integer) AS bigint)")
+        };
+        let bucket = Side::BOTH.map(number);
+        let within = Side::BOTH.map(|side| spot.conditions(self.subject, side));
+        let parts = buckets(self.subject, self.both, &bucket, &within, true)?;
+        let part = |differing: super::buckets::Differing| Spot {
+            within: within.clone(),
+            bucket: bucket.clone(),
+            // Within one group there is one bucket a cell.
+            cells: vec![differing.place.cell],
+            bounds: None,
+            rows: differing.rows,
+            depth: spot.depth + 1,
+            ..spot.clone()
+        };
+        Ok(parts.differing().into_iter().map(part).collect())
+    }
+
+    /// Reads the rows of both sides, and says how they differ.
+    fn read_rows(&mut self, spot: &Spot) -> Result<Difference, Unread> {
+        let question = |side: Side| self.subject.row_digests(side, &spot.conditions(self.subject, side));
+        let (mut source, mut target) = (Vec::new(), Vec::new());
+        self.both.ask(
+            Side::BOTH.map(question),
+            "read digests of rows",
+            [&mut |row| source.push(row_of(row)), &mut |row| target.push(row_of(row))],
+        )?;
+        let mut by_key = ByKey::new();
+        for (side, rows) in [(Side::Source, source), (Side::Target, target)] {
+            for row in rows {
+                let (key, digest, null, rows) = row.ok_or_else(|| {
+                    Unread::new(side, "it answered with what is no digest of a row", "report it as a bug")
+                })?;
+                if null {
+                    self.told.null_keys += rows;
+                }
+                let of_key = by_key.entry(key).or_default();
+                let of_side = match side {
+                    Side::Source => &mut of_key.source,
+                    Side::Target => &mut of_key.target,
+                };
+                *of_side.entry(digest).or_default() += rows;
+            }
+        }
+        let shares = |rows: &HashMap<u64, u64>| u64::from(rows.values().sum::<u64>() > 1);
+        self.told.shared_keys +=
+            by_key.values().map(|rows| shares(&rows.source).max(shares(&rows.target))).sum::<u64>();
+        let mut differing: Vec<(u128, Difference)> = by_key
+            .into_iter()
+            .map(|(key, rows)| (key, rows.difference(self.subject.keyed)))
+            .filter(|(_, difference)| !difference.is_none())
+            .collect();
+        differing.sort_unstable_by_key(|(key, _)| *key);
+        let mut sum = Difference::NONE;
+        differing.iter().for_each(|(_, difference)| sum.add(*difference));
+        let wanted = self.depth.keys.saturating_sub(self.told.keys.len());
+        for some in differing[..wanted.min(differing.len())].chunks(KEYS) {
+            self.tell(spot, some)?;
+        }
+        Ok(sum)
+    }
+
+    /// Asks for the values of keys that differ.
+    fn tell(&mut self, spot: &Spot, differing: &[(u128, Difference)]) -> Result<(), Unread> {
+        let keys: Vec<String> = differing.iter().map(|(key, _)| format!("{key:032x}")).collect();
+        let values = self.depth.values && self.subject.keyed;
+        let question =
+            |side: Side| self.subject.rows_of(side, &spot.conditions(self.subject, side), &keys, values);
+        let (mut source, mut target): (HashMap<String, Vec<Option<String>>>, HashMap<String, _>) =
+            Default::default();
+        let take = |rows: &mut HashMap<String, Vec<Option<String>>>, row: &str| {
+            let mut fields = fields(row).into_iter();
+            if let Some(Some(key)) = fields.next() {
+                rows.entry(key).or_insert_with(|| fields.collect());
+            }
+        };
+        self.both.ask(
+            Side::BOTH.map(question),
+            "read keys",
+            [&mut |row| take(&mut source, row), &mut |row| take(&mut target, row)],
+        )?;
+        let width = self.subject.key.len();
+        for ((_, difference), key) in differing.iter().zip(&keys) {
+            let (one, other) = (source.get(key), target.get(key));
+            let Some(row) = one.or(other) else { continue };
+            let key = row.iter().take(width).cloned().collect::<Vec<_>>();
+            let columns = match (one, other) {
+                (Some(one), Some(other)) if values => self.changed(&one[width..], &other[width..]),
+                _ => Vec::new(),
+            };
+            for (kind, rows) in [
+                (Kind::Missing, difference.missing),
+                (Kind::Extra, difference.extra),
+                (Kind::Changed, difference.changed),
+            ] {
+                if rows > 0 {
+                    let columns = if kind == Kind::Changed { columns.clone() } else { Vec::new() };
+                    self.told.keys.push(Key {
+                        window: spot.window,
+                        kind,
+                        rows,
+                        values: key.clone(),
+                        columns,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(
+        &self,
+        source: &[Option<String>],
+        target: &[Option<String>],
+    ) -> Vec<(String, Option<String>, Option<String>)> {
+        let names = self.subject.row.columns.iter().map(|column| &column.name);
+        let both = source.iter().zip(target);
+        names
+            .zip(both)
+            .filter(|(_, (one, other))| one != other)
+            .map(|(name, (one, other))| (name.clone(), one.clone(), other.clone()))
+            .collect()
+    }
+}
+
+impl Rows {
+    fn difference(&self, keyed: bool) -> Difference {
+        let left = |own: &HashMap<u64, u64>, other: &HashMap<u64, u64>| {
+            own.iter()
+                .map(|(digest, rows)| rows.saturating_sub(other.get(digest).copied().unwrap_or(0)))
+                .sum::<u64>()
+        };
+        let (missing, extra) = (left(&self.source, &self.target), left(&self.target, &self.source));
+        // Without a key, two rows that differ are two rows.
+        let changed = if keyed { missing.min(extra) } else { 0 };
+        Difference { missing: missing - changed, extra: extra - changed, changed, exact: true }
+    }
+}
+
+/// What the numbers of rows alone say.
+fn at_least(rows: [u64; 2]) -> Difference {
+    let [source, target] = rows;
+    Difference {
+        missing: source.saturating_sub(target),
+        extra: target.saturating_sub(source),
+        changed: 0,
+        exact: false,
+    }
+}
+
+/// md5 of the key, digest, whether the key holds NULL, how many rows.
+fn row_of(row: &str) -> Option<(u128, u64, bool, u64)> {
+    let mut fields = row.split('\t');
+    Some((
+        u128::from_str_radix(fields.next()?, 16).ok()?,
+        fields.next()?.parse().ok()?,
+        fields.next()? == "1",
+        fields.next()?.parse().ok()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_key_are_a_multiset() {
+        let rows = |source: &[(u64, u64)], target: &[(u64, u64)]| Rows {
+            source: source.iter().copied().collect(),
+            target: target.iter().copied().collect(),
+        };
+        let seen = |rows: Rows, keyed| {
+            let difference = rows.difference(keyed);
+            (difference.missing, difference.extra, difference.changed)
+        };
+        assert_eq!(seen(rows(&[(7, 2)], &[(7, 2)]), true), (0, 0, 0));
+        assert_eq!(seen(rows(&[(7, 3)], &[(7, 1)]), true), (2, 0, 0));
+        assert_eq!(seen(rows(&[(7, 1), (8, 1)], &[(7, 1), (9, 1)]), true), (0, 0, 1));
+        assert_eq!(seen(rows(&[(8, 1)], &[(9, 1)]), false), (1, 1, 0));
+        assert_eq!(seen(rows(&[(8, 1)], &[(9, 2)]), true), (0, 1, 1));
+    }
+}
