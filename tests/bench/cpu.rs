@@ -3,6 +3,7 @@
 //! A control group counts exactly, short-lived processes included; where none can be made, /proc is added up, which
 //! misses what was taken over by init.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -69,14 +70,27 @@ impl Meter {
         all - own()
     }
 
+    /// Who is in the group now; nothing where there is none.
+    pub(crate) fn members(&self) -> Option<HashSet<u32>> {
+        let (Meter::One(group) | Meter::Two(group)) = self else { return None };
+        let pids = fs::read_to_string(group.join("cgroup.procs")).ok()?;
+        Some(pids.lines().filter_map(|pid| pid.parse().ok()).collect())
+    }
+
     /// Takes the group away; who is still in it (the lab's last breath) goes where we came from.
     pub(crate) fn close(&self) {
         let (Meter::One(group) | Meter::Two(group)) = self else { return };
         let parent = group.parent().unwrap();
-        for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
-            drop(fs::write(parent.join("cgroup.procs"), pid));
+        for _ in 0..40 {
+            for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+                drop(fs::write(parent.join("cgroup.procs"), pid));
+            }
+            if fs::remove_dir(group).is_ok() {
+                return;
+            }
+            // Somebody was born or died meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        drop(fs::remove_dir(group));
     }
 }
 

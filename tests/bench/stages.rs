@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Settings;
-use crate::cpu::{Process, TICKS, processes};
+use crate::cpu::{Process, TICKS, meter, processes};
 use crate::support::Case;
 use crate::world::{LARGE, fill, gpferry_told, hand_pipeline, reset, shell};
 
@@ -93,7 +93,10 @@ fn watched<T>(work: impl FnOnce() -> T) -> (T, BTreeMap<String, f64>) {
             let mut last: BTreeMap<u32, (String, u64)> = BTreeMap::new();
             loop {
                 let ends = over.load(Ordering::Relaxed);
-                for one in processes() {
+                // Others may work on this machine too.
+                let members = meter().members();
+                let is_ours = |one: &Process| members.as_ref().is_none_or(|ours| ours.contains(&one.pid));
+                for one in processes().into_iter().filter(is_ours) {
                     let began = before.get(&one.pid).copied().unwrap_or(0);
                     let spent = one.own.saturating_sub(began);
                     if spent > 0 {
