@@ -249,7 +249,11 @@ impl Worker<'_> {
     /// Compares tables until a session is lost; gives back the one that is to be tried again.
     fn some(&self, work: &Receiver<usize>, first: usize, attempt: u32) -> Option<(usize, u32)> {
         let again = |unread: Unread, table: usize, attempt: u32| {
-            if unread.lost && attempt < ATTEMPTS && !self.shared.ground.stop.asked() {
+            // What a stop cut short was not compared.
+            if self.shared.ground.stop.asked() {
+                return None;
+            }
+            if unread.lost && attempt < ATTEMPTS {
                 log::warn!("{} (attempt {attempt}; trying again)", unread.error);
                 return Some((table, attempt + 1));
             }

@@ -23,7 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use compared::{Compared, Comparison, NotCompared, Uncompared, compared};
+pub use compared::{Compared, Comparison, NotCompared, Uncompared, Windows, compared};
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
 pub use needed::{Needed, tables};
 use tables::{Ground, Tables};
