@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use jiff::Timestamp;
 
+use super::run::STOP_LIMIT;
 use super::{check_tables, facts, ledger_path, pool, print, selection, width};
 use crate::cli::{Common, Compare, Format, Select};
 use crate::engine::compare::{Ground, Outcome, compare as compare_all};
@@ -28,6 +29,7 @@ use crate::target::Address;
 /// [`Failure`] where nothing could be compared at all. A table that cannot be compared is no error.
 pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().context("listening for signals")?;
+    stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = super::jobs::inventory(common, &stop)?;
     let select = Select {
         narrow: wanted.narrow.clone(),
@@ -148,7 +150,7 @@ pub(super) fn suspects(comparison: &Comparison, open: &[OpenDifference]) -> Vec<
     let of_table = |compared: &Compared| {
         let of = (compared.source.as_str(), compared.rows.series.as_str(), compared.rows.measure.to_string());
         let Some(open) = by_table.get(&of) else { return Vec::new() };
-        let windows = compared.extents.iter().enumerate();
+        let windows = compared.extents().into_iter().enumerate();
         windows
             .filter(|(_, extent)| open.iter().any(|one| one.overlaps(&extent.numbers())))
             .map(|(n, _)| n)

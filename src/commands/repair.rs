@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::inventory::{Inventory, LoadMode, LoadRule, OnPkViolation};
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
-use crate::plan::{Comparison, Plan, Selection, compared};
+use crate::plan::{Comparison, Plan, Selection, Windows, compared};
 use crate::progress::{Progress, Screen};
 use crate::remote::ssh::Pool;
 use crate::report::count;
@@ -99,14 +99,15 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
     let world =
         World { inventory: &inventory, selection: &selection, target: &target, pool: &pool, stop: &stop };
     let first = look(&world, &comparison, &mut ledger, true)?;
-    let healed = comparison.tables.iter().map(|table| table.extents.len()).sum::<usize>()
+    let healed = comparison.tables.iter().map(|table| table.extents().len()).sum::<usize>()
         - first.differing.len()
-        - first.unread.iter().map(|(table, _)| comparison.tables[*table].extents.len()).sum::<usize>();
+        - first.unread.iter().map(|(table, _)| comparison.tables[*table].extents().len()).sum::<usize>();
     let ways: Vec<(Differing, Way)> = first
         .differing
         .into_iter()
         .map(|one| {
-            let way = way(&one, wanted.delete_extra);
+            let mixed = comparison.tables[one.table].entry.compare.filter.is_some();
+            let way = way(&one, wanted.delete_extra, mixed);
             (one, way)
         })
         .collect();
@@ -147,10 +148,13 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
 /// Leaves only the windows whose difference is open.
 fn only_open(comparison: &mut Comparison, ledger: &Ledger, target: &Address) -> Result<(), Failure> {
     let open = suspects(comparison, &ledger.open_differences(target.shown())?);
-    for (table, open) in comparison.tables.iter_mut().zip(open) {
-        table.extents = open.into_iter().map(|n| table.extents[n]).collect();
-    }
-    comparison.tables.retain(|table| !table.extents.is_empty());
+    let mut open = open.into_iter();
+    comparison.tables.retain_mut(|table| {
+        let open = open.next().unwrap_or_default();
+        let extents = if open.is_empty() { Vec::new() } else { table.extents() };
+        table.windows = Windows::Listed(open.iter().map(|&n| extents[n]).collect());
+        !open.is_empty()
+    });
     Ok(())
 }
 
@@ -210,9 +214,17 @@ fn differing(table: usize, told: Told) -> Vec<Differing> {
         .collect()
 }
 
-/// Decides how a window is moved again.
-fn way(differing: &Differing, delete_extra: bool) -> Way {
+/// Decides how a window is moved again. `mixed`: rows of others stand in it too, which a replacement would take away.
+fn way(differing: &Differing, delete_extra: bool, mixed: bool) -> Way {
     let Difference { missing, extra, changed, exact } = differing.difference;
+    if mixed {
+        return match &differing.key {
+            Some(_) if missing + changed > 0 || !exact => Way::Merge,
+            Some(_) | None => Way::Leave(
+                "others fill the table too (`compare.where`), so it is not emptied: delete by hand what is too much",
+            ),
+        };
+    }
     match (extra == 0 && exact, delete_extra, missing + changed == 0 && exact, &differing.key) {
         (true, _, _, _) => Way::Replace,
         (false, true, _, _) => Way::ReplaceAll,
@@ -394,7 +406,7 @@ fn again_compared(
     let mut tables = Vec::new();
     for (table, extents) in moved {
         let mut one = comparison.tables[table].clone();
-        one.extents = extents.into_iter().collect();
+        one.windows = Windows::Listed(extents.into_iter().collect());
         second.tables.push(one);
         tables.push(table);
     }
@@ -403,8 +415,8 @@ fn again_compared(
         fates.insert((tables[one.table], one.extent), Fate::Differs(one.difference));
     }
     for (table, unread) in found.unread {
-        for extent in &second.tables[table].extents {
-            fates.insert((tables[table], *extent), Fate::Unknown(unread.error.clone()));
+        for extent in second.tables[table].extents() {
+            fates.insert((tables[table], extent), Fate::Unknown(unread.error.clone()));
         }
     }
     Ok(fates)
@@ -435,10 +447,10 @@ fn told<'a>(
         .collect();
     for (table, unread) in unread {
         let compared = &comparison.tables[*table];
-        mended.extend(compared.extents.iter().map(|extent| {
+        mended.extend(compared.extents().into_iter().map(|extent| {
             let failure = UnitFailure::new(crate::step::Stage::Check, &unread.error, unread.remedy.clone());
             let fate = Fate::Failed(Box::new(failure));
-            Mended { compared, extent: *extent, difference: Difference::NONE, fate }
+            Mended { compared, extent, difference: Difference::NONE, fate }
         }));
     }
     mended

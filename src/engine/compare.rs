@@ -20,7 +20,7 @@ use crate::plan::Comparison;
 use crate::remote::ssh::{Pool, Pooled};
 use crate::source::keys::{ENCODING, list_keys, read_key};
 use crate::source::postgres::{self, SourceColumn, SourceTable};
-use crate::source::{Bounds, Script, SourceError};
+use crate::source::{Bounds, SourceError};
 use crate::step::compare::{Depth, Known, Told, Unread, look};
 use crate::stop::Stop;
 use crate::target::{Address, Canceller, Session, TargetError, TargetTable};
@@ -88,8 +88,15 @@ pub fn compare(
     if ground.comparison.tables.is_empty() {
         return Ok(());
     }
-    let (target, seen) = asked_again(ground.stop, || ask_target(ground)).map_err(Failure::Target)?;
-    let sources = ask_sources(ground);
+    let (asked, sources) = std::thread::scope(|scope| {
+        let there = scope.spawn(|| asked_again(ground.stop, || ask_target(ground)));
+        let sources = ask_sources(ground);
+        let lost = |_| {
+            Err(TargetError::Lost { doing: "say what it holds".into(), why: "its thread ended early".into() })
+        };
+        (there.join().unwrap_or_else(lost), sources)
+    });
+    let (target, seen) = asked.map_err(Failure::Target)?;
     let shared = Shared { ground, target: &target, seen: &seen, cancellers: Mutex::default() };
     let (tell, told) = unbounded();
     let permits: (Sender<()>, Receiver<()>) = bounded(ground.inventory.target.sessions.max(1));
@@ -249,7 +256,11 @@ impl Worker<'_> {
     /// Compares tables until a session is lost; gives back the one that is to be tried again.
     fn some(&self, work: &Receiver<usize>, first: usize, attempt: u32) -> Option<(usize, u32)> {
         let again = |unread: Unread, table: usize, attempt: u32| {
-            if unread.lost && attempt < ATTEMPTS && !self.shared.ground.stop.asked() {
+            // What a stop cut short was not compared.
+            if self.shared.ground.stop.asked() {
+                return None;
+            }
+            if unread.lost && attempt < ATTEMPTS {
                 log::warn!("{} (attempt {attempt}; trying again)", unread.error);
                 return Some((table, attempt + 1));
             }
@@ -291,9 +302,8 @@ impl Worker<'_> {
     }
 
     fn remote(&self) -> Result<Pooled, SourceError> {
-        let mut remote = self.shared.ground.pool.get(&host(self.source)?)?;
-        Script::greenplum().ensure(&mut remote)?;
-        Ok(remote)
+        // The script is there: it has just told of the tables.
+        Ok(self.shared.ground.pool.get(&host(self.source)?)?)
     }
     /// One table, by both sides' own limits.
     fn one(&self, pair: &mut Pair<'_>, table: usize) -> Result<Told, Unread> {

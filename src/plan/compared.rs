@@ -13,10 +13,13 @@ use serde::Serialize;
 use super::{Catalog, Facts, Selection, Series, describe, matches, owners, resolve, selects};
 use crate::interval::{Grid, Interval, merged};
 use crate::inventory::{Cut, Inventory, Job, LoadMode, TableEntry, WindowBy, WindowRule};
-use crate::measure::{Measure, Scale};
+use crate::measure::{Measure, Scale, all_numbers};
 use crate::names::TableName;
 use crate::unit::{Extent, Rows, Unit, UnitKey, series_of, unit_id, variant};
 use crate::window::{Window, civil, micros, settled};
+
+/// So many windows of a table are compared at once.
+const MOST: usize = 200_000;
 
 /// Windows of one table that are compared.
 #[derive(Debug, Clone)]
@@ -33,11 +36,56 @@ pub struct Compared {
     pub entry: Arc<TableEntry>,
     /// By what its rows are told apart.
     pub rows: Arc<Rows>,
-    /// The windows, in order.
-    pub extents: Vec<Extent>,
+    /// The windows.
+    pub windows: Windows,
+}
+
+/// Windows, in order. Thousands of tables have them: they are cut when their table's turn comes.
+#[derive(Debug, Clone)]
+pub enum Windows {
+    /// These.
+    Listed(Vec<Extent>),
+    /// Cells of a grid.
+    Cut {
+        /// The grid.
+        grid: Grid,
+        /// What is loaded, in order.
+        loaded: Vec<Interval<i64>>,
+        /// Only cells that end here at the latest.
+        over: i64,
+        /// Only cells that touch this.
+        range: Interval<i64>,
+        /// Are they of ids?
+        is_ids: bool,
+    },
+}
+
+impl Windows {
+    fn cells(&self) -> Box<dyn Iterator<Item = Extent> + '_> {
+        match self {
+            Windows::Listed(extents) => Box::new(extents.iter().copied()),
+            Windows::Cut { grid, loaded, over, range, is_ids } => {
+                let cells = loaded.iter().flat_map(|one| grid.cells(*one));
+                let meant = |cell: &Interval<i64>| cell.end() <= *over && cell.overlaps(range);
+                Box::new(cells.filter(meant).map(|cell| extent(*is_ids, cell)))
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Windows::Listed(extents) => extents.len(),
+            Windows::Cut { grid, loaded, .. } => grid.touched(loaded),
+        }
+    }
 }
 
 impl Compared {
+    /// The windows, in order.
+    pub fn extents(&self) -> Vec<Extent> {
+        self.windows.cells().collect()
+    }
+
     /// The unit that a window is.
     pub fn unit(&self, extent: Extent) -> Unit {
         let id = unit_id(&self.rows.series, &extent, self.rows.tag.as_deref());
@@ -77,6 +125,8 @@ pub enum NotCompared {
     NoneInRange,
     /// `--from` and `--until` are times, and its windows are of ids.
     NotByTime,
+    /// More windows than are held in memory.
+    TooMany,
     /// No table of the source's catalog matches the glob.
     NoMatch,
     /// The source could not be asked for its tables.
@@ -94,7 +144,7 @@ impl NotCompared {
     /// Is it something that should have been compared?
     pub fn is_open(&self) -> bool {
         match self {
-            Self::NotListed | Self::Updated | Self::Shared { .. } => true,
+            Self::NotListed | Self::TooMany | Self::Updated | Self::Shared { .. } => true,
             Self::NothingLoaded | Self::NoneInRange | Self::NotByTime | Self::NoMatch => false,
         }
     }
@@ -105,6 +155,7 @@ impl NotCompared {
             Self::NothingLoaded => "nothing of it is loaded".into(),
             Self::NoneInRange => "nothing of it is loaded in that range, or it is younger than `lag`".into(),
             Self::NotByTime => "its windows are of ids, and --from and --until are times".into(),
+            Self::TooMany => format!("it has more than {MOST} windows: make the range shorter by --from and --until"),
             Self::NoMatch => "no table of the source matches".into(),
             Self::NotListed => "its source could not be asked for it".into(),
             Self::Updated => {
@@ -234,10 +285,10 @@ impl Piece<'_> {
         let known = known.ok_or(NotCompared::NothingLoaded)?;
         let (mut some, mut by_ids) = (Vec::new(), false);
         for (measure, tag, loaded) in self.loaded(known) {
-            let extents = match (&measure, &self.entry.window) {
-                (Measure::All, _) => vec![Extent::Whole],
+            let windows = match (&measure, &self.entry.window) {
+                (Measure::All, _) => Windows::Listed(vec![Extent::Whole]),
                 (Measure::Null(_), _) if selection.from.is_some() || selection.until.is_some() => continue,
-                (Measure::Null(_), _) => vec![Extent::Nulls],
+                (Measure::Null(_), _) => Windows::Listed(vec![Extent::Nulls]),
                 // Some slices of a table that is not there whole yet.
                 (Measure::Slice(..), _) => continue,
                 (Measure::By(Scale::Id, _), _) if selection.from.is_some() || selection.until.is_some() => {
@@ -245,15 +296,20 @@ impl Piece<'_> {
                     continue;
                 }
                 (Measure::By(..), WindowRule::By(by)) if by.measure() == measure => {
-                    self.cells(by, selection, &loaded)
+                    self.cells(by, selection, loaded)
                 }
                 // By a column of before: what is known of its windows is where they end together.
                 (Measure::By(scale, _), _) => {
-                    let meant = |one: &&Interval<i64>| *scale == Scale::Id || in_range(selection, one);
-                    loaded.iter().filter(meant).map(|one| extent(*scale == Scale::Id, *one)).collect()
+                    let range = range(selection);
+                    let meant = |one: &&Interval<i64>| *scale == Scale::Id || one.overlaps(&range);
+                    let listed = loaded.iter().filter(meant).map(|one| extent(*scale == Scale::Id, *one));
+                    Windows::Listed(listed.collect())
                 }
             };
-            if extents.is_empty() {
+            if windows.count() > MOST {
+                return Err(NotCompared::TooMany);
+            }
+            if windows.cells().next().is_none() {
                 continue;
             }
             let rows = Rows { series: self.series.to_owned(), measure, tag, without: Vec::new() };
@@ -264,7 +320,7 @@ impl Piece<'_> {
                 target: self.target.clone(),
                 entry: Arc::clone(self.entry),
                 rows: Arc::new(rows),
-                extents,
+                windows,
             });
         }
         match (some.is_empty(), by_ids, known.loaded.is_empty() && known.unmeasured.is_empty()) {
@@ -299,7 +355,7 @@ impl Piece<'_> {
     }
 
     /// Today's windows, as far as they are loaded, are over for `lag`, and touch the range that was asked for.
-    fn cells(&self, by: &WindowBy, selection: &Selection, loaded: &[Interval<i64>]) -> Vec<Extent> {
+    fn cells(&self, by: &WindowBy, selection: &Selection, loaded: Vec<Interval<i64>>) -> Windows {
         let first = loaded.first().map_or(0, Interval::start);
         let (grid, over, is_ids) = match by.cut {
             Cut::Time { length, .. } => {
@@ -312,16 +368,29 @@ impl Piece<'_> {
                 (Grid { origin: from.unwrap_or(first), step: Some(step) }, i64::MAX, true)
             }
         };
-        let cells = loaded.iter().flat_map(|one| grid.cells(*one));
-        let meant = |cell: &Interval<i64>| cell.end() <= over && (is_ids || in_range(selection, cell));
-        cells.filter(meant).map(|cell| extent(is_ids, cell)).collect()
+        let range = if is_ids { all_numbers() } else { range(selection) };
+        // What lies far from the range is not cut at all.
+        let loaded = loaded.into_iter().filter(|one| one.overlaps(&range));
+        let step = grid.step.unwrap_or(i64::MAX);
+        let near = Interval::new(range.start().saturating_sub(step), range.end().saturating_add(step));
+        let near = near.unwrap_or(range);
+        let cut = |one: Interval<i64>| {
+            // To whole cells, so that none has another edge than without the range.
+            let start = if one.start() < near.start() { grid.floor(near.start()) } else { one.start() };
+            let end = if one.end() > near.end() { grid.floor(near.end()) } else { one.end() };
+            Interval::new(start.max(one.start()), end.min(one.end()))
+        };
+        let loaded =
+            loaded.filter_map(|one| if grid.step.is_some() { cut(one) } else { Some(one) }).collect();
+        Windows::Cut { grid, loaded, over, range, is_ids }
     }
 }
 
-/// Does a window touch what `--from` and `--until` mean?
-fn in_range(selection: &Selection, one: &Interval<i64>) -> bool {
-    selection.from.is_none_or(|from| micros(from) < one.end())
-        && selection.until.is_none_or(|until| one.start() < micros(until))
+/// What `--from` and `--until` mean.
+fn range(selection: &Selection) -> Interval<i64> {
+    let start = selection.from.map_or(i64::MIN, micros);
+    let end = selection.until.map_or(i64::MAX, micros);
+    Interval::new(start, end).unwrap_or_else(all_numbers)
 }
 
 fn extent(is_ids: bool, cell: Interval<i64>) -> Extent {

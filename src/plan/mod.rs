@@ -25,7 +25,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use compared::{Compared, Comparison, NotCompared, Uncompared, compared};
+pub use compared::{Compared, Comparison, NotCompared, Uncompared, Windows, compared};
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
 pub use needed::{Needed, tables};
 pub use owed::{key_can_wait, means_target};

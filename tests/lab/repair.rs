@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, Side};
+use crate::proxy::{Cut, Proxy};
+use crate::support::{Case, Side, lab};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, at timestamp, v text)";
 const DAY: &str = "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n";
@@ -208,4 +209,83 @@ fn whole_tables_ids_and_rows_without_a_time_are_repaired_too() {
     }
     assert_eq!(case.count(log), before);
     case.gpferry(&["run"]).expect(0).says("0 of 0 units");
+}
+
+/// The load log holds a row of that unit either way: only one of this run says that it was done.
+fn a_commit_is_cut(name: &str, cut: Cut) {
+    let mut case = Case::new(name);
+    case.both(TABLE);
+    case.source
+        .batch_execute("INSERT INTO t SELECT i, '2021-08-10 01:00', 'v' || i FROM generate_series(1, 50) i")
+        .unwrap();
+    case.inventory_with("", DAY, &["{ table: public.t, window: { column: at, length: 4h } }"]);
+    let proxy = Proxy::new("127.0.0.1", lab().get("LAB_TARGET_PORT").parse().unwrap());
+    let direct = format!("127.0.0.1:{}/{}", lab().get("LAB_TARGET_PORT"), case.database());
+    case.edit_inventory(&direct, &format!("127.0.0.1:{}/{}?sslmode=disable", proxy.port(), case.database()));
+    let password = std::fs::read_to_string(lab().get("LAB_PGPASSFILE")).unwrap();
+    let password = password.lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
+    let with = [("PGPASSWORD", password.as_str())];
+    case.gpferry_with(&["run"], &with).expect(0);
+    case.target.batch_execute("UPDATE t SET v = 'y' WHERE id = 3").unwrap();
+    case.gpferry_with(&["compare", "--deep"], &with).expect(4);
+    proxy.cut_at_commit(cut);
+    let ran = case.gpferry_with(&["repair"], &with).expect(0);
+    assert_eq!(proxy.hits(), 1, "no COMMIT passed the proxy");
+    ran.says("moved again (50 rows), equal");
+    case.assert_same("SELECT * FROM t ORDER BY id");
+    assert_eq!(case.count("SELECT count(*) FROM gpferry.load_log WHERE mode = 'replace'"), 1);
+}
+
+#[test]
+fn a_repair_whose_answer_was_lost_is_done() {
+    a_commit_is_cut("repair_commit_after", Cut::After);
+}
+
+#[test]
+fn a_repair_whose_commit_never_arrived_is_done_again() {
+    a_commit_is_cut("repair_commit_before", Cut::Before);
+}
+
+#[test]
+fn what_was_moved_in_slices_is_replaced_as_one() {
+    let mut case = Case::new("repair_slices");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT i, repeat('x', i % 90) FROM generate_series(1, 20000) i; ANALYZE t",
+        )
+        .unwrap();
+    case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 256KiB } }"]);
+    case.gpferry(&["run"]).expect(0);
+    assert!(case.count("SELECT count(*) FROM gpferry.load_log") >= 3);
+    case.target.batch_execute("DELETE FROM t WHERE id = 777; UPDATE t SET v = 'z' WHERE id = 19000").unwrap();
+    case.gpferry(&["compare", "--deep"]).expect(4).says("missing (id)=(777)").says("changed (id)=(19000)");
+    case.gpferry(&["repair"]).expect(0).says("moved again (20000 rows), equal");
+    case.assert_same("SELECT * FROM t ORDER BY id");
+    assert_books(&mut case, 1, 20_000);
+    case.gpferry(&["run"]).expect(0).says("already loaded");
+    std::fs::remove_file(case.path("inventory.ledger.sqlite")).unwrap();
+    case.gpferry(&["run"]).expect(0).says("already loaded");
+}
+
+#[test]
+fn rows_of_others_in_the_same_table_are_never_taken_away() {
+    let mut case = Case::new("repair_shared");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, v text, site text); CREATE TABLE u (id int PRIMARY KEY, v text, site text)");
+    case.source
+        .batch_execute("INSERT INTO t SELECT i, 'v', 'a' FROM generate_series(1, 9) i; INSERT INTO u SELECT i, 'v', 'b' FROM generate_series(11, 19) i")
+        .unwrap();
+    let told = |site: &str| format!("window: none, compare: {{ where: \"site = '{site}'\" }} }}");
+    case.inventory(&[
+        &format!("{{ table: public.t, {}", told("a")),
+        &format!("{{ table: public.u, target: public.t, {}", told("b")),
+    ]);
+    case.gpferry(&["run"]).expect(0);
+    case.target.batch_execute("DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (10, 'x', 'a')").unwrap();
+    case.gpferry(&["compare"]).expect(0);
+    case.gpferry(&["compare", "--deep"]).expect(4);
+    case.gpferry(&["repair", "--delete-extra"]).expect(4).says("1 only in the target");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 19);
+    case.gpferry(&["repair", "--delete-extra"]).expect(4).says("so it is not emptied");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 19);
 }

@@ -16,6 +16,9 @@ const MOMENT: Duration = Duration::from_millis(20);
 pub(super) struct Pair<'a> {
     source: Questions<'a>,
     target: Session,
+    version: u32,
+    /// How long a question may take in the source; a session that was told another limit is a new one.
+    limit: Option<Duration>,
     /// A question failed: what is left of it on either side is not waited for.
     broken: bool,
 }
@@ -30,18 +33,20 @@ impl<'a> Pair<'a> {
         bounds: Bounds<'a>,
     ) -> Result<Self, Unread> {
         let began = Questions::begin(remote, &Script::greenplum(), source, "compare", bounds);
-        let mut source = began.map_err(|error| of_source(&error))?;
-        match source.ask(ease_digests(version).into(), "setting its session up", |_| {}) {
-            // It goes without, only slower.
-            Ok(()) | Err(SourceError::Failed { .. }) => {}
-            Err(error) => return Err(of_source(&error)),
-        }
-        Ok(Self { source, target, broken: false })
+        let source = began.map_err(|error| of_source(&error))?;
+        Ok(Self { source, target, version, limit: None, broken: false })
     }
 
     /// How long one question may take on each side, from now on.
     pub(super) fn limit(&mut self, source: Duration, target: Duration) -> Result<(), Unread> {
-        self.source.limit(source);
+        if self.limit != Some(source) {
+            self.source.limit(source);
+            match self.source.ask(ease_digests(self.version).into(), "setting its session up", |_| {}) {
+                // It goes without, only slower.
+                Ok(()) | Err(SourceError::Failed { .. }) => self.limit = Some(source),
+                Err(error) => return Err(of_source(&error)),
+            }
+        }
         self.target.ease_digests(target).map_err(|error| of_target(&error))
     }
 

@@ -55,8 +55,9 @@ pub fn look(
         digested: false,
         difference: Difference::NONE,
     };
+    let extents = compared.extents();
     let told = Told {
-        windows: compared.extents.iter().map(window).collect(),
+        windows: extents.iter().map(window).collect(),
         key_columns: subject.key.iter().map(|column| column.name.clone()).collect(),
         keyed: subject.keyed,
         skipped: subject.skipped.clone(),
@@ -68,9 +69,9 @@ pub fn look(
             .collect(),
         ..Told::default()
     };
-    let sums = vec![0; compared.extents.len()];
+    let sums = vec![0; extents.len()];
     let mut look = Look { subject: &subject, both, depth, told, sums };
-    let all: Vec<usize> = (0..compared.extents.len()).collect();
+    let all: Vec<usize> = (0..extents.len()).collect();
     if depth.deep {
         look.digests(&all)?;
     } else {
