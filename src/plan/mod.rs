@@ -284,6 +284,8 @@ pub fn plan(
         tables.finish();
     }
     limit(&mut plan, selection);
+    // A run holds it to its end.
+    plan.units.shrink_to_fit();
     plan
 }
 

@@ -23,6 +23,7 @@ mod prune;
 pub mod ready;
 mod shape;
 mod staging;
+mod together;
 
 pub use catalog::{Column, TargetTable};
 pub use clash::{Clash, Kind};
@@ -120,13 +121,18 @@ impl Session {
             return self.run("SAVEPOINT unit", "set a savepoint");
         }
         // Before the savepoint: going back to it would take the setting back as well.
+        self.run(&format!("{} SAVEPOINT unit", self.set_limits(limits)), "set a savepoint")?;
+        self.limits = Some(limits);
+        Ok(())
+    }
+
+    /// The statements that set limits for the rest of a transaction.
+    fn set_limits(&self, limits: Limits) -> String {
         let mut sql = format!("SET LOCAL statement_timeout = {};", milliseconds(limits.statement));
         if self.facts.knows_lock_timeout() {
             sql += &format!("SET LOCAL lock_timeout = {};", milliseconds(limits.lock));
         }
-        self.run(&format!("{sql} SAVEPOINT unit"), "set a savepoint")?;
-        self.limits = Some(limits);
-        Ok(())
+        sql
     }
 
     /// Keeps what was done since the savepoint.
