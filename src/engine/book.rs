@@ -38,7 +38,7 @@ pub struct Fate {
 pub(super) struct Book<'a> {
     pub(super) ground: Ground<'a>,
     pub(super) ledger: &'a mut Ledger,
-    fates: Vec<Option<Fate>>,
+    fates: Vec<Option<Box<Fate>>>,
     created: Vec<tables::Created>,
     closed: usize,
     /// Keys that are owed in the target, whoever builds them.
@@ -165,7 +165,7 @@ impl<'a> Book<'a> {
         if let What::Failed(failure) = &event.what {
             self.learn(event.unit, &failure.overlaps)?;
         }
-        let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
+        let fate = self.fates[event.unit].get_or_insert_with(|| Box::new(Fate::begun()));
         fate.apply(event.what);
         self.dirty.insert(event.unit);
         Ok(())

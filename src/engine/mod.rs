@@ -88,7 +88,7 @@ pub struct Ground<'a> {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
-    pub fates: Vec<Option<Fate>>,
+    pub fates: Vec<Option<Box<Fate>>>,
     /// No source host that was needed could be reached.
     pub no_source_reached: bool,
     /// Tables that were made in the target.

@@ -300,6 +300,8 @@ pub fn plan(
     limit(&mut plan, selection);
     let meant = |key: &&OwedKey| means_target(inventory, selection, &key.table);
     plan.owed = facts.owed.iter().filter(meant).cloned().collect();
+    // A run holds it to its end.
+    plan.units.shrink_to_fit();
     plan
 }
 

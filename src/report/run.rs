@@ -129,7 +129,7 @@ fn failures(plan: &Plan, outcome: &Outcome, width: u16) -> String {
     let mut groups: Vec<(&UnitFailure, Vec<&UnitKey>)> = Vec::new();
     let mut places: HashMap<(&str, &str, &str), usize> = HashMap::new();
     for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
-        let Some(failure) = fate.as_ref().and_then(failed) else { continue };
+        let Some(failure) = fate.as_deref().and_then(failed) else { continue };
         let reason = (failure.stage.word(), failure.error.as_str(), failure.remedy.as_str());
         // Keys are each unit's own.
         let place = if failure.keys.is_empty() { places.get(&reason).copied() } else { None };
@@ -175,7 +175,7 @@ fn first_keys(keys: &[(Kind, String)]) -> String {
 
 /// Where the rows that were kept out are.
 fn rejects(plan: &Plan, outcome: &Outcome) -> String {
-    let line = |(unit, fate): (&Unit, &Option<Fate>)| {
+    let line = |(unit, fate): (&Unit, &Option<Box<Fate>>)| {
         let rows = fate.as_ref().map(|fate| fate.rejected).filter(|&rows| rows > 0)?;
         let path = crate::mount::rejects::path(&unit.key);
         let allowed = match unit.entry.load.rejects {

@@ -27,6 +27,7 @@ mod read;
 pub mod ready;
 mod shape;
 mod staging;
+mod together;
 
 pub use alarms::AlarmTable;
 pub use catalog::{Column, TargetTable};
@@ -126,13 +127,18 @@ impl Session {
             return self.run("SAVEPOINT unit", "set a savepoint");
         }
         // Before the savepoint: going back to it would take the setting back as well.
+        self.run(&format!("{} SAVEPOINT unit", self.set_limits(limits)), "set a savepoint")?;
+        self.limits = Some(limits);
+        Ok(())
+    }
+
+    /// The statements that set limits for the rest of a transaction.
+    fn set_limits(&self, limits: Limits) -> String {
         let mut sql = format!("SET LOCAL statement_timeout = {};", milliseconds(limits.statement));
         if self.facts.knows_lock_timeout() {
             sql += &format!("SET LOCAL lock_timeout = {};", milliseconds(limits.lock));
         }
-        self.run(&format!("{sql} SAVEPOINT unit"), "set a savepoint")?;
-        self.limits = Some(limits);
-        Ok(())
+        sql
     }
 
     /// Keeps what was done since the savepoint.

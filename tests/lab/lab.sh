@@ -35,7 +35,7 @@ as_root() {
 # ---------------------------------------------------------------- packages
 
 PACKAGES=(openssh-server openssh-client postgresql postgresql-client mariadb-server-core mariadb-client-core isal pigz
-    gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make iproute2 nftables strace faketime)
+    gzip perl openssl libssl-dev pkg-config gcc libc6-dev make iproute2 nftables strace faketime)
 
 install_packages() {
     local missing=() package

@@ -4,6 +4,7 @@
 
 mod alarms;
 mod argv;
+mod batches;
 mod broken;
 mod catalog;
 mod collide;

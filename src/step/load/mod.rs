@@ -1,5 +1,5 @@
-//! Loading: one transaction per group of units, each unit under its own savepoint, the load log in the same
-//! transaction.
+//! Loading: one transaction per group of units, the load log in the same transaction. Where one of a group fails, each
+//! unit is loaded under a savepoint of its own, so that it takes only itself back.
 //!
 //! The chain of counts is closed here: rows that the source's COPY reported = rows that the target's COPY
 //! reported = rows in the load log. A break anywhere rolls the unit back.
@@ -23,6 +23,7 @@ mod fill;
 mod head;
 mod reads;
 mod rejected;
+mod together;
 mod way;
 
 pub use anew::{Anew, Proof};
@@ -102,19 +103,21 @@ enum Inside {
     Failed(UnitFailure),
 }
 
-/// Loads a group of units of one source in one transaction. The session must be outside a transaction, and is
-/// of no more use after anything but [`Group::Answered`].
+/// Loads a group of units in one transaction. The session must be outside a transaction, and is of no more use after
+/// anything but [`Group::Answered`].
+///
+/// Nearly always all of it fits, so it is tried without savepoints first; where that fails, one unit after another
+/// under its own, which tells whose fault it was.
 pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]) -> Group {
-    if let Err(error) = session.begin() {
-        return Group::Dead(error);
-    }
-    let mut inside = Vec::with_capacity(cargo.len());
-    for one in cargo {
-        match load_one(session, ground, one) {
-            Ok(done) => inside.push(done),
-            Err(error) => return Group::Dead(error),
-        }
-    }
+    let inside = match together::load(session, ground, cargo) {
+        Ok(Some(inside)) => Ok(inside),
+        Ok(None) => one_by_one(session, ground, cargo),
+        Err(error) => Err(error),
+    };
+    let inside = match inside {
+        Ok(inside) => inside,
+        Err(error) => return Group::Dead(error),
+    };
     match session.commit() {
         Ok(()) => {}
         Err(CommitError::Aborted(error)) => return Group::Dead(error),
@@ -123,6 +126,16 @@ pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]
     Group::Answered(
         cargo.iter().zip(inside).map(|(one, inside)| (one.index, answer(session, one, inside))).collect(),
     )
+}
+
+/// One unit after another, each under its savepoint; the transaction is left open.
+fn one_by_one(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &[Cargo<'_>],
+) -> Result<Vec<Inside>, TargetError> {
+    session.begin()?;
+    cargo.iter().map(|one| load_one(session, ground, one)).collect()
 }
 
 /// The answer for one unit, after the COMMIT that holds it.
