@@ -199,9 +199,9 @@ pub struct Run {
     pub tables_only: bool,
 }
 
-/// What is compared, and how deep.
+/// Windows that were moved.
 #[derive(Debug, Clone, Args)]
-pub struct Compare {
+pub struct Between {
     #[command(flatten)]
     /// Which jobs and tables.
     pub narrow: Narrow,
@@ -211,6 +211,22 @@ pub struct Compare {
     /// Only windows that begin before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<String>,
+}
+
+impl Between {
+    /// The same, of what is due.
+    pub fn select(&self) -> Select {
+        let Self { narrow, from, until } = self.clone();
+        Select { narrow, from, until, max_units: None, retry_failed: false }
+    }
+}
+
+/// What is compared, and how deep.
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    #[command(flatten)]
+    /// Which windows of which tables.
+    pub between: Between,
     /// Digests of all rows, not only of windows whose number of rows differs
     #[arg(long)]
     pub deep: bool,
@@ -229,14 +245,8 @@ pub struct Compare {
 #[derive(Debug, Clone, Args)]
 pub struct Repair {
     #[command(flatten)]
-    /// Which jobs and tables.
-    pub narrow: Narrow,
-    /// Only windows that end after this time
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub from: Option<String>,
-    /// Only windows that begin before this time
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub until: Option<String>,
+    /// Which windows of which tables.
+    pub between: Between,
     /// Compare again, show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,

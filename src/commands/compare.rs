@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::run::STOP_LIMIT;
 use super::{check_tables, facts, ledger_path, pool, print, selection, width};
-use crate::cli::{Common, Compare, Format, Select};
+use crate::cli::{Common, Compare, Format};
 use crate::engine::compare::{Ground, Outcome, compare as compare_all};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -31,14 +31,7 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
     let stop = Stop::on_signals().context("listening for signals")?;
     stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = super::jobs::inventory(common, &stop)?;
-    let select = Select {
-        narrow: wanted.narrow.clone(),
-        from: wanted.from.clone(),
-        until: wanted.until.clone(),
-        max_units: None,
-        retry_failed: false,
-    };
-    let selection = selection(&inventory, &select)?;
+    let selection = selection(&inventory, &wanted.between.select())?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let mut keys = wanted.keys.as_deref().map(KeyFile::create).transpose()?;
     let now = Timestamp::now();

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::compare::{note, suspects};
 use super::run::{STOP_LIMIT, lock_jobs, refuse, run_id};
 use super::{check_tables, facts, ledger_path, pool, print, print_json, selection, width};
-use crate::cli::{Common, Format, Repair, Select};
+use crate::cli::{Common, Format, Repair};
 use crate::engine::compare::{Ground as Looking, compare};
 use crate::engine::{Ground, Halves, Outcome, ask as ask_both, execute, remains};
 use crate::exit::Exit;
@@ -73,14 +73,7 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
     let stop = Stop::on_signals().context("listening for signals")?;
     stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = super::jobs::inventory(common, &stop)?;
-    let select = Select {
-        narrow: wanted.narrow.clone(),
-        from: wanted.from.clone(),
-        until: wanted.until.clone(),
-        max_units: None,
-        retry_failed: false,
-    };
-    let selection = selection(&inventory, &select)?;
+    let selection = selection(&inventory, &wanted.between.select())?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let now = Timestamp::now();
     let path = ledger_path(common);
