@@ -179,7 +179,7 @@ fn what_is_kept_is_for_ever_unless_it_says_how_long() {
 #[test]
 fn the_samples_are_good() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory");
-    for (name, tables) in [("first.yml", 2), ("full.yml", 13)] {
+    for (name, tables) in [("first.yml", 2), ("full.yml", 14)] {
         let inventory = load(&samples.join(name)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(inventory.jobs.iter().map(|job| job.tables.len()).sum::<usize>(), tables, "{name}");
     }
@@ -267,4 +267,19 @@ fn windows_of_numbers_say_what_the_numbers_are() {
     let ids = window("type: id, step: 1000, from: -5, until: 99, null_window: include");
     assert_eq!(ids.cut, Cut::Ids { step: 1000, from: Some(-5), until: Some(99) });
     assert_eq!((ids.null_window, ids.measure().to_string()), (NullWindow::Include, "id:n".into()));
+}
+
+#[test]
+fn how_a_table_is_compared_is_read_key_by_key() {
+    let with = |compare: &str| {
+        let entry = format!("window: none, compare: {compare} }}");
+        read(&SMALL.replace("window: none }", &entry))
+    };
+    let rule = with("{ group: ope_id, key: [a, b], except: [c], where: \"site = 'x'\" }").unwrap();
+    let rule = &rule.jobs[0].tables[0].compare;
+    assert_eq!((rule.group.as_deref(), rule.key.len(), rule.except.len()), (Some("ope_id"), 2, 1));
+    assert_eq!(rule.filter.as_ref().map(ToString::to_string).as_deref(), Some("(site = 'x')"));
+    for wrong in ["{ by: a }", "{ key: [a, a] }", "{ where: \"a = 1; drop table t\" }", "deep"] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
 }
