@@ -17,8 +17,9 @@ test: install
 faults: install
 	GPFERRY_FAULTS_RUNS=$${GPFERRY_FAULTS_RUNS:-300} cargo test --locked --test faults -- --nocapture
 
-# Ratios against the hand pipeline, in one run.
-bench: install
+# Ratios against the hand pipeline and pgcopydb, in one run; tests/bench/main.rs says what can be set.
+bench:
+	@bash tests/lab/lab.sh install pgcopydb
 	cargo bench --locked --bench pipeline
 
 # What must hold before a commit.

@@ -23,10 +23,11 @@ unset CDPATH GREP_OPTIONS PSQLRC PGSERVICE
 readonly VERSION=1.0.0
 readonly TAB=$'\t'
 readonly EOF_MARK=$'\001eof'   # what the pump writes after the last byte; glued to a line, that line was cut short
-readonly CHUNK=128             # small units per transaction-free round of psql, gzip and rename
+readonly CHUNK=128             # small units per transaction-free round of psql, compression and rename
 
 # File descriptors:  3 quiet pipe to sleep on   4 requests   5 lock of stdout   6 word to the undertaker
 #                    7 to psql   8 from psql   9 keeps the data pipe open until psql is done with it
+#                    6 (of the job) to the packer of small units   10 from it
 
 nonce=- tmp='' supervisor=$$
 
@@ -220,7 +221,7 @@ job() {
     psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid='' publisher=''
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
-    stage='' stage_parent='' stage_why=''
+    stage='' stage_parent='' stage_why='' looked_at='' packer='' packs='' heard=''
     new_dirs=()
 
     local verb
@@ -308,8 +309,16 @@ accept_setting() {
 }
 
 accept_export() {
-    [[ $line =~ ^export${TAB}([0-9]{1,18})${TAB}([^$TAB]*)${TAB}(auto|igzip|pigz|gzip)${TAB}(.+)$ ]] || misuse
-    local no=${BASH_REMATCH[1]} path=${BASH_REMATCH[2]} compressor=${BASH_REMATCH[3]} sql=${BASH_REMATCH[4]}
+    # Cut by lengths: over thousands of small units, patterns would take longer than all the rest here
+    local rest=${line:7} no path compressor sql
+    no=${rest%%"$TAB"*} rest=${rest:${#no}+1}
+    path=${rest%%"$TAB"*} rest=${rest:${#path}+1}
+    compressor=${rest%%"$TAB"*} sql=${rest:${#compressor}+1}
+    [[ -n $no && ${#no} -le 18 && $no != *[!0-9]* && -n $sql ]] || misuse
+    case $compressor in
+        auto | igzip | pigz | gzip) ;;
+        *) misuse ;;
+    esac
     if ! check_path "$path" || ! check_sql "$sql"; then
         reply_error "$no" 1 - "$why"
         return
@@ -347,6 +356,7 @@ check_path() {
 check_sql() {
     local bare
     why=''
+    [[ $1 == *[Pp][Rr][Oo][Gg][Rr][Aa][Mm]* || $1 == *'$'*'$'* ]] || return 0    # spares the slower looks
     shopt -s nocasematch
     if [[ $1 =~ \)[[:space:]]*to[[:space:]]+program || $1 == *'$'*'$'* ]]; then
         unquote "$1"
@@ -444,7 +454,7 @@ session_open() {
 }
 
 session_start() {   # [-w]
-    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
+    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- 6>&- 10<&- &
     psql_pid=$!
     exec 7>"$tmp/in" 8<"$tmp/out"
     session_pin
@@ -459,7 +469,7 @@ session_pin() {
     [[ -z $unit_timeout ]] || pins+=("statement_timeout = $((10#$unit_timeout * 1000))")
     {
         echo '\set VERBOSITY verbose'
-        printf "SET %s;\n\\\\echo $mark pin\n" "${pins[@]}"
+        printf "SET %s;\n\\\\echo $mark pin.\n" "${pins[@]}"
     } >&7 2>/dev/null
     for pin in "${pins[@]}"; do
         await pin || return 1
@@ -471,7 +481,7 @@ session_pin() {
         esac
     done
     # psql before 9.3 does not say how many rows a \copy moved; then they are counted from the data
-    printf "\\\\copy (select 1) to '/dev/null' csv\n\\\\echo %s probe\n" "$mark" >&7 2>/dev/null
+    printf "\\\\copy (select 1) to '/dev/null' csv\n\\\\echo %s probe.\n" "$mark" >&7 2>/dev/null
     await probe || return 1
     [[ -z $troubled ]] || { code=1 why=$said; return 1; }
     tagged=$copied
@@ -483,7 +493,7 @@ session_still() {
     local statement
     for statement in 'BEGIN ISOLATION LEVEL REPEATABLE READ' "SET TRANSACTION SNAPSHOT '$snapshot'"; do
         [[ $statement != *new\' ]] || continue
-        printf "%s;\n\\\\echo $mark still\n" "$statement" >&7 2>/dev/null
+        printf "%s;\n\\\\echo $mark still.\n" "$statement" >&7 2>/dev/null
         await still || return 1
         # whoever had it open is gone: another attempt may find something else
         [[ -z $troubled ]] || { code=1 state=40001 why="$statement: $said"; return 1; }
@@ -506,7 +516,15 @@ await() {
     copied='' troubled='' state=- said=''
     while psql_line; do
         case $text in
-            "$mark $1") return 0 ;;
+            *"$mark $1.")
+                text=${text%"$mark $1."}
+                case $text in
+                    '') ;;
+                    'COPY '*) copied=${text#COPY } ;;
+                    *) troubled=yes; note_trouble ;;
+                esac
+                return 0
+                ;;
             'COPY '*) copied=${text#COPY } ;;
             '' | SET | BEGIN) ;;
             *) troubled=yes; note_trouble ;;
@@ -520,7 +538,8 @@ await() {
     return 1
 }
 
-# One line of psql in $text. While it waits for a COPY it looks after the compressor: psql blocks for ever on a
+# One line of psql in $text, or, rarely, two: bash on a busy host may read the end of a line and say in the same
+# breath that its time is over (5.2). So the last line of an answer is known by how it ends. While it waits for a COPY it looks after the compressor: psql blocks for ever on a
 # pipe that nobody reads.
 psql_line() {
     local more='' status waited=0
@@ -531,7 +550,9 @@ psql_line() {
         text+=$more
         ((status != 0)) || return 0
         ((status > 128)) || return 1
+        [[ $text != *"$mark "*. ]] || return 0
         kill -0 "$supervisor" 2>/dev/null || orphaned
+        [[ -z $packer ]] || kill -0 "$packer" 2>/dev/null || pack_lost
         if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
             : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
             case $waited in
@@ -584,12 +605,12 @@ export_one() {   # no path compressor sql
         return
     fi
     printf '%s\n' "$part" >"$tmp/part"
-    compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 7>&- 8<&- &
+    compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 6>&- 7>&- 8<&- 10<&- &
     compressor_pid=$!
     exec 9>"$tmp/data"
     # in a transaction, what fails is to fail alone; only now, since a savepoint keeps a snapshot from being exported
     [[ -z $snapshot ]] || echo '\set ON_ERROR_ROLLBACK on' >&7 2>/dev/null
-    printf "\\\\copy (%s) to '%s/data' csv\n\\\\echo %s %s\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    printf "\\\\copy (%s) to '%s/data' csv\n\\\\echo %s %s.\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
     await "$no" || lost=yes
     exec 9>&-
     { wait "$compressor_pid"; } 2>/dev/null
@@ -769,7 +790,7 @@ query_one() {   # no sql
     now
     began=$NOW
     session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
-    printf "\\\\copy (%s) to '%s/rows'\n\\\\echo %s %s\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    printf "\\\\copy (%s) to '%s/rows'\n\\\\echo %s %s.\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
     if ! await "$no"; then
         [[ $state != - ]] || state=08006
         reply_error "$no" "$code" "$state" "$why"
@@ -793,20 +814,27 @@ query_one() {   # no sql
 
 # ── job: small units, many at a time ────────────────────────────────────────────────────────────────────────
 
-# A process per file would cost more than the file. So psql writes a chunk of plain CSV files into a staging
-# directory on the mount, one gzip compresses them all, one perl renames them; and while psql is busy with one
-# chunk, a process beside it compresses and publishes the one before.
+# A process per file would cost more than the file. So psql writes a chunk of CSV files into pipes, one perl beside
+# it compresses what comes out of them into a staging directory on the mount, and a child of that flushes and
+# renames the chunk and tells of it, while psql is busy with the next one.
 #
-# The plain files are two sets of slots that take turns and are written over, and gzip is given links to them:
-# ext4 looks long for a free inode where thousands were freed within seconds (`recently_deleted`).
+# Where that perl has no zlib, psql writes plain files to the staging directory, one gzip compresses them all and
+# one perl, or mv, renames them. The plain files are two sets of slots that take turns and are written over, and
+# gzip is given links to them: ext4 looks long for a free inode where thousands were freed within seconds
+# (`recently_deleted`).
 
 small_add() {   # no path sql
-    local below=${2#"$mount"/} parent=$mount dir=${2%/*}
-    [[ $below != */* ]] || parent=$mount/${below%%/*}
-    no_link "$dir" || { reply_error "$1" 1 - "$why"; return; }
-    if [[ $parent != "$stage_parent" ]]; then
-        small_drain
-        stage_make "$parent"
+    local parent=$mount dir=${2%/*}
+    # What lies above was looked at for the unit before
+    if [[ ${dir%/*} != "$looked_at" || -L $dir ]]; then
+        no_link "$dir" || { reply_error "$1" 1 - "$why"; return; }
+        looked_at=${dir%/*}
+        parent=${2:${#mount}+1}
+        if [[ $parent == */* ]]; then parent=$mount/${parent%%/*}; else parent=$mount; fi
+        if [[ $parent != "$stage_parent" ]]; then
+            small_drain
+            stage_make "$parent"
+        fi
     fi
     [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
     c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
@@ -816,6 +844,7 @@ small_add() {   # no path sql
 
 small_drain() {
     small_run
+    [[ -z $packer ]] || pack_sync drain
     [[ -z $publisher ]] || wait "$publisher"
     publisher=''
 }
@@ -828,17 +857,21 @@ stage_make() {   # parent
     ensure_dir "$1" || { stage_why=$why; return; }
     printf '%s\n' "$dir" >>"$tmp/stages"
     # psql knows it by a name without anybody's words in it
+    [[ -n $packs ]] || pack_start
     why=$(mkdir -- "$dir" 2>&1 && mkdir -- "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
     with_numbers "${why#mkdir: }" "$1"
     stage_why=$why
 }
 
 small_run() {
-    local i next=0 total=${#c_no[@]} began script
+    local i next=0 total=${#c_no[@]} began script told at
+    looked_at=''
     ((total > 0)) || return 0
     now
     began=$NOW
     if [[ $set == a ]]; then set=b; else set=a; fi
+    at=$tmp/stage/plain/$set
+    [[ -z $packer ]] || at=$tmp/pipes/
     if ((${#new_dirs[@]} > 0)) && ! mkdir -p -- "${new_dirs[@]}" 2>/dev/null; then
         small_without_dir
         total=${#c_no[@]}
@@ -849,10 +882,13 @@ small_run() {
             for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
             break
         fi
-        script=''
+        script='' told=''
         for ((i = next; i < total; i++)); do
-            script+="\\copy (${c_sql[i]}) to '$tmp/stage/plain/$set$i.csv' csv"$'\n'"\\echo $mark ${c_seq[i]}"$'\n'
+            script+="\\copy (${c_sql[i]}) to '$at$i.csv' csv"$'\n'"\\echo $mark ${c_seq[i]}."$'\n'
+            told+="file$TAB$i$TAB${c_no[i]}$TAB$stage/gz/${c_seq[i]}.csv.gz$TAB${c_path[i]}"$'\n'
         done
+        [[ -z $packer ]] || pack_tell "$told"
+        told=''
         # from a file: a long script and long answers in two pipes could block each other
         printf '%s' "$script" >"$tmp/chunk.sql"
         printf '\\i %s/chunk.sql\n' "$tmp" >&7 2>/dev/null
@@ -860,26 +896,253 @@ small_run() {
             if ! await "${c_seq[next]}"; then
                 [[ $state != - ]] || state=08006
                 reply_error "${c_no[next]}" "$code" "$state" "$why"
+                # What came of the units after it comes again
+                for ((i = next; i < total; i++)); do told+="drop$TAB$i"$'\n'; done
+                [[ -z $packer ]] || pack_sync "${told}sync"
+                told=''
                 next=$((next + 1))
                 break
             elif [[ -n $troubled ]]; then
                 with_numbers "$said" "$stage"
                 reply_error "${c_no[next]}" 1 "$state" "$why"
-                : 2>/dev/null >"$tmp/stage/plain/$set$next.csv"    # it may have filled the disk
+                told+="drop$TAB$next"$'\n'
+                [[ -n $packer ]] || : 2>/dev/null >"$at$next.csv"    # it may have filled the disk
             elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
                 reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
+                told+="drop$TAB$next"$'\n'
+            elif [[ -n $packer ]]; then
+                told+="done$TAB$next$TAB$copied"$'\n'
             else
                 d_no+=("${c_no[next]}") d_path+=("${c_path[next]}") d_slot+=("$set$next") d_rows+=("$copied")
             fi
         done
     done
     c_no=() c_path=() c_sql=() c_seq=()
+    if [[ -n $packer ]]; then
+        ! stopping || exit 130
+        pack_sync "${told}publish"
+        return
+    fi
     # One at a time: the chunk after this one uses the slots of the one before
     [[ -z $publisher ]] || wait "$publisher"
     small_publish "$began" 4<&- 5>&- 7>&- 8<&- &
     publisher=$!
     d_no=() d_path=() d_rows=() d_slot=()
 }
+
+# ── job: the packer of small units ──────────────────────────────────────────────────────────────────────────
+
+pack_start() {
+    packs=no heard=''
+    hash perl 2>/dev/null && mkdir -- "$tmp/pipes" && mkfifo -m 600 "$tmp/pack" "$tmp/packed" || return 0
+    # shellcheck disable=SC2046
+    mkfifo -m 600 $(seq -f "$tmp/pipes/%g.csv" 0 $((CHUNK - 1))) || return 0
+    exec 10<>"$tmp/packed"
+    perl -e "$PACK" "$nonce" "$tmp" "$HOSTTYPE" <"$tmp/pack" 2>"$tmp/pack.err" 3>&- 4<&- 5>&- 7>&- 8<&- 10<&- &
+    packer=$!
+    exec 6>"$tmp/pack"
+    until pack_said ready; do
+        kill -0 "$packer" 2>/dev/null && continue
+        # No zlib: there is another way
+        exec 6>&- 10<&-
+        packer=''
+        return
+    done
+    packs=yes
+}
+
+# Reads a word of it into $heard, for a while; as psql_line() does, it minds words and not ends of lines.
+pack_said() {   # word
+    local more=''
+    IFS= read -r -t 0.5 -u 10 more
+    heard+=$more
+    [[ $heard == *"$1." ]]
+}
+
+pack_tell() { printf '%s' "$1" >&6 2>/dev/null || pack_lost; }
+
+# Tells it something, and waits until it has done so.
+pack_sync() {
+    heard=''
+    pack_tell "$1"$'\n'
+    until pack_said "${1##*$'\n'}"; do
+        ! stopping || exit 130
+        kill -0 "$packer" 2>/dev/null || pack_lost
+    done
+}
+
+# Nobody knows what it has told of: the units without an answer are asked for again.
+pack_lost() {
+    local said=''
+    IFS= read -r said <"$tmp/pack.err"
+    echo "greenplum.sh: the perl that packs small units is gone: ${said:-it was killed}" >&2
+    [[ -z $psql_pid ]] || kill -KILL "$psql_pid" 2>/dev/null
+    exit 1
+}
+
+# Requests, one a line:  file <slot> <no> <part> <path>   done <slot> <rows>   drop <slot>   sync   publish   drain
+# The last three are answered by a line, when everything before has been seen to. A pipe without a writer looks the
+# same before the first writer and after the last one, but not to select().
+# shellcheck disable=SC2016
+readonly PACK='
+    use strict;
+    use Fcntl;
+    use IO::Handle;
+    use Time::HiRes qw(time);
+    use Compress::Raw::Zlib;
+    my ($nonce, $tmp, $machine) = @ARGV;
+    my ($z) = Compress::Raw::Zlib::Deflate->new(-Level => 1, -WindowBits => WANT_GZIP(), -AppendOutput => 1);
+    $z or die "zlib cannot be used\n";
+    sysopen my $ack, "$tmp/packed", O_WRONLY or die "$tmp/packed: $!\n";
+    syswrite $ack, "ready.\n";
+
+    my (@units, @reading, @children, $at, $asked, $input, $began);
+    while (1) {
+        my ($ready, $want) = ("", "");
+        vec($want, 0, 1) = 1 unless $asked;
+        vec($want, fileno $_->{pipe}, 1) = 1 for @reading;
+        my $n = select $ready = $want, undef, undef, undef;
+        next if $n < 1;
+        for my $u (@reading) {
+            last unless $n;
+            vec($ready, fileno $u->{pipe}, 1) or next;
+            $n--;
+            # psql writes one after another, and there is one deflater: none begins before the last has ended
+            last if $at && $at != $u;
+            while (take($u)) {}
+            $at = $u->{pipe} && $u->{begun} ? $u : 0;
+        }
+        @reading = grep { $_->{pipe} } @reading;
+        if (vec $ready, 0, 1) {
+            sysread STDIN, $input, 65536, length($input || "") or last;
+        }
+        while (!$asked && $input =~ s/\A([^\n]*)\n//) { request(split /\t/, $1); }
+        if ($asked && !@reading) {
+            publish() if $asked eq "publish";
+            if ($asked eq "drain") { waitpid $_, 0 for splice @children; }
+            syswrite $ack, "$asked.\n";
+            $asked = "";
+            while (!$asked && $input =~ s/\A([^\n]*)\n//) { request(split /\t/, $1); }
+        }
+    }
+
+    sub request {
+        my ($verb, $slot, @rest) = @_;
+        if ($verb eq "file") {
+            my ($no, $part, $path) = @rest;
+            $began = time unless grep { $_ } @units;
+            sysopen my $pipe, "$tmp/pipes/$slot.csv", O_RDONLY | O_NONBLOCK or die "$tmp/pipes/$slot.csv: $!\n";
+            my $u = { no => $no, part => $part, path => $path, pipe => $pipe, size => 0, count => 0, quotes => 0 };
+            $units[$slot] = $u;
+            push @reading, $u;
+        } elsif ($verb eq "done") {
+            $units[$slot]{rows} = $rest[0];
+        } elsif ($verb eq "drop") {
+            my $u = delete $units[$slot] or return;
+            delete $u->{pipe};
+            $at = 0 if $at && $at == $u;
+            unlink $u->{part} if delete $u->{out};
+            @reading = grep { $_->{pipe} } @reading;
+        } else { $asked = $verb; }
+    }
+
+    # What psql has written by now; at the end of it the file is whole. Whether there may be more.
+    sub take {
+        my ($u) = @_;
+        my $n = sysread $u->{pipe}, my $data, 65536;
+        return 0 if !defined $n && ($!{EAGAIN} || $!{EINTR});
+        defined $n or $u->{why} ||= "the pipe from psql: $!";
+        if (!$u->{begun}++) {
+            $z->deflateReset;
+            sysopen $u->{out}, $u->{part}, O_WRONLY | O_CREAT | O_EXCL, 0666 or $u->{why} ||= "$u->{part}: $!";
+        }
+        if ($n) {
+            count($u, $data);
+            $z->deflate($data, $u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
+        } else {
+            $z->flush($u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
+            delete $u->{pipe};
+        }
+        return 1 if $u->{pipe} && length $u->{packed} < 65536;
+        while (!$u->{why} && length $u->{packed}) {
+            my $wrote = syswrite $u->{out}, $u->{packed};
+            if (defined $wrote) { substr($u->{packed}, 0, $wrote) = ""; $u->{size} += $wrote; }
+            elsif (!$!{EINTR}) { $u->{why} = "$u->{part}: $!"; }
+        }
+        $u->{packed} = "";
+        # A hint (sync_file_range): then the first fsync finds most of the work done
+        syscall 277, fileno $u->{out}, 0, 0, 2 if !$u->{pipe} && $u->{out} && !$u->{why} && $machine eq "x86_64";
+        return !!$u->{pipe};
+    }
+
+    # A record ends with a line that leaves no quote open: for a psql that does not say how many it copied.
+    sub count {
+        my ($u) = @_;
+        for my $text (split /"/, $_[1], -1) {
+            $u->{count} += $text =~ tr/\n// unless $u->{quotes} % 2;
+            $u->{quotes}++;
+        }
+        $u->{quotes}--;
+    }
+
+    sub publish {
+        my @done = grep { $_ } splice @units;
+        my $took = @done ? (time - $began) / @done : 0;
+        if (@children > 1) { waitpid shift @children, 0; }
+        my $child = fork;
+        if (!$child) {
+            finish($took, @done);
+            exit 0 if defined $child;
+        } else { push @children, $child; }
+    }
+
+    # Sees to it that files survive a power cut, under their final names; and tells of them.
+    sub finish {
+        my ($took, @done) = @_;
+        my (%dirs, $said);
+        for my $u (@done) {
+            if (!$u->{why}) {
+                $u->{out}->sync or $u->{why} = "$u->{part}: $!";
+                close $u->{out} or $u->{why} ||= "$u->{part}: $!";
+            }
+            $u->{why} ||= "$u->{part}: empty before it was published" unless $u->{size};
+            if (!$u->{why}) { rename $u->{part}, $u->{path} or $u->{why} = "$u->{path}: $!"; }
+            ($u->{dir} = $u->{path}) =~ s{/[^/]*\z}{};
+            if ($u->{why}) { unlink $u->{part}; } else { $dirs{$u->{dir}} = ""; }
+        }
+        for my $dir (keys %dirs) {
+            # some file systems have nothing to flush in a directory, and say EINVAL
+            if (open my $d, "<", $dir) { $d->sync or $!{EINVAL} or $dirs{$dir} = "$dir: $!"; }
+        }
+        my $end = sprintf "%.3f\tgzip\n", $took;
+        for my $u (@done) {
+            my $why = $u->{why} || $dirs{$u->{dir}};
+            my $rows = length $u->{rows} ? $u->{rows} : $u->{count};
+            next if $why && -e "$tmp/stop";    # what a stop broke is not the own error of a unit
+            my $line = $why ? "$nonce\terror\t$u->{no}\t1\t-\t" . numbers($why, $u->{dir}) . "\n"
+                : "$nonce\tok\t$u->{no}\t$rows\t$u->{size}\t$end";
+            # up to 4096 bytes are written whole, so lines of two processes never mix
+            if (length($said || "") + length $line > 4000) { print $said; STDOUT->flush; $said = ""; }
+            $said .= $line;
+        }
+        print $said if $said;
+        STDOUT->flush;
+    }
+
+    # The numbers of both sides, because one name may stand for two of them.
+    sub numbers {
+        my ($why, $dir) = @_;
+        $why =~ s/[[:cntrl:]]/ /g;
+        $why =~ /Permission denied/ or return substr $why, 0, 2000;
+        my @s = stat $dir;
+        my ($user, %groups) = getpwuid $> || "?";
+        $groups{$_} = 1 for split / /, $);
+        return sprintf "%s [process uid=%d user=%s gid=%d groups=%s] [owner path=%s uid=%s gid=%s mode=%04o]",
+            $why, $>, $user, $), join(",", sort keys %groups), $dir, $s[4], $s[5], $s[2] & 07777;
+    }
+'
+
+# ── job: small units, by plain files ────────────────────────────────────────────────────────────────────────
 
 # Some directory could not be made: tell the units that need it, and go on with the others.
 small_without_dir() {

@@ -104,7 +104,7 @@ pub enum Command {
     /// Is every host, path, user, script and database ready? Changes nothing
     Preflight(Look),
     /// Show what `run` would do now; touches nothing
-    Plan(Select),
+    Plan(Planned),
     /// Export and load every unit that is due; resumes what an earlier run left
     Run(Run),
     /// The first half of `run`: files on the mount, nothing loaded
@@ -125,6 +125,12 @@ pub enum Command {
     RebuildLedger,
     /// Write an inventory that holds what the databases under `catalog:` hold, to leave those behind
     Import(Import),
+    /// Is everything normal? What is wrong, who is told, who has taken note
+    Alarm {
+        /// What of it.
+        #[command(subcommand)]
+        what: AlarmCommand,
+    },
     /// Show a host's keys, and record them once you have compared them
     Trust(Trust),
     /// What a remote exit code means and what to try
@@ -152,6 +158,17 @@ pub struct Select {
     /// Also try again what failed in as many runs as `retries` allows
     #[arg(long)]
     pub retry_failed: bool,
+}
+
+/// What is planned, and how closely.
+#[derive(Debug, Clone, Args)]
+pub struct Planned {
+    #[command(flatten)]
+    /// Which units.
+    pub select: Select,
+    /// Also ask the sources how large tables are, and show what is cut in slices as those
+    #[arg(long)]
+    pub slices: bool,
 }
 
 /// Which units are moved, and how the run begins.
@@ -326,6 +343,51 @@ pub enum StateWord {
     Failed,
     /// Its rows are moved by units of other bounds.
     Replaced,
+}
+
+/// What is asked about alarms.
+#[derive(Debug, Subcommand)]
+pub enum AlarmCommand {
+    /// Look at everything, tell the sinks, and say NORMAL (exit code 0) or ABNORMAL (4)
+    Check(AlarmCheck),
+    /// The alarms that stand, newest first
+    List {
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take note of alarms: they are not told again until they are over
+    Ack(Acknowledge),
+    /// Try sinks: each is told a message that says nothing else
+    Test {
+        /// Sinks of the inventory [default: all]
+        #[arg(value_name = "SINK")]
+        sink: Vec<String>,
+    },
+    /// Tell the sinks now what they have not heard
+    Send,
+}
+
+/// What a check says.
+#[derive(Debug, Args)]
+pub struct AlarmCheck {
+    /// Count what was raised and what was over since this time, or so long ago; what stands counts however old it is
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// What somebody has taken note of does not make it ABNORMAL
+    #[arg(long)]
+    pub unacknowledged: bool,
+}
+
+/// Which alarms somebody takes note of.
+#[derive(Debug, Args)]
+pub struct Acknowledge {
+    /// Their numbers, as `gpferry alarm list` shows them
+    #[arg(value_name = "NUMBER", required_unless_present = "all")]
+    pub number: Vec<i64>,
+    /// All that stand
+    #[arg(long, conflicts_with = "number")]
+    pub all: bool,
 }
 
 /// What is removed.

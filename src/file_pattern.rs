@@ -225,6 +225,7 @@ pub(crate) mod tests {
             window: WindowRule::By(WindowBy { column, cut, lag, null_window: NullWindow::Skip }),
             filter: None,
             load: LoadRule::default(),
+            late_after: None,
             export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
             compare: Default::default(),
         };

@@ -4,8 +4,10 @@
 //! missing, and calls every fault an `io::Error`. [`CheckedReader`] closes these gaps: the checksum and length
 //! of every member are verified, the compressed size must be what was published, and each fault has a name.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::RangeTo;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -96,12 +98,27 @@ pub enum GzipError {
 }
 
 /// Inflates a published file, checking everything on the way.
-#[derive(Debug)]
 pub struct CheckedReader {
     path: PathBuf,
     published: u64,
     expected: usize,
     decoder: MultiGzDecoder<BufReader<Counted>>,
+    /// Inflated bytes so far.
+    at: u64,
+    /// The inflated bytes that are handed out.
+    part: RangeTo<u64>,
+    /// Inflated bytes that were given back.
+    back: Vec<u8>,
+    tell: Option<Tell>,
+}
+
+/// Hears how many bytes of the file have been read.
+type Tell = Box<dyn FnMut(u64) + Send>;
+
+impl fmt::Debug for CheckedReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedReader").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// A file that counts what was read from it.
@@ -127,7 +144,33 @@ impl CheckedReader {
         let buffer = usize::try_from(published).unwrap_or(READ_BUFFER).clamp(512, READ_BUFFER);
         let counted = BufReader::with_capacity(buffer, Counted { file, read: 0 });
         let expected = usize::try_from(trailer.isize).unwrap_or(usize::MAX);
-        Self { path: path.to_owned(), published, expected, decoder: MultiGzDecoder::new(counted) }
+        let decoder = MultiGzDecoder::new(counted);
+        Self {
+            path: path.to_owned(),
+            published,
+            expected,
+            decoder,
+            at: 0,
+            part: ..u64::MAX,
+            back: Vec::new(),
+            tell: None,
+        }
+    }
+
+    /// Hands out these bytes of the data alone. The file is read and checked to its end all the same.
+    pub fn only(self, part: RangeTo<u64>) -> Self {
+        Self { part, ..self }
+    }
+
+    /// Gives bytes back, to be handed out again by what comes next.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.back.splice(0..0, bytes.iter().copied());
+    }
+
+    /// Tells after every piece how many bytes of the file have been read.
+    #[must_use]
+    pub fn telling(self, tell: impl FnMut(u64) + Send + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), ..self }
     }
 
     /// How much data the trailer speaks of, in bytes: exact for one member of less than 4 GiB, else a hint.
@@ -140,10 +183,26 @@ impl CheckedReader {
     /// # Errors
     /// [`GzipError`] names what is wrong.
     pub fn next(&mut self, buffer: &mut [u8]) -> Result<usize, GzipError> {
+        if !self.back.is_empty() {
+            let n = self.back.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.back[..n]);
+            self.back.drain(..n);
+            return Ok(n);
+        }
         loop {
             match self.decoder.read(buffer) {
                 Ok(0) => return self.at_end().map(|()| 0),
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    if let Some(tell) = &mut self.tell {
+                        tell(self.decoder.get_ref().get_ref().read);
+                    }
+                    let left = self.part.end.saturating_sub(self.at);
+                    self.at += n as u64;
+                    match usize::try_from(left).unwrap_or(usize::MAX).min(n) {
+                        0 => {}
+                        n => return Ok(n),
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.named(&error)),
             }

@@ -10,6 +10,7 @@
 //! Data moves one way, and nothing downstream is asked to decide again what upstream decided. A module uses
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
+pub mod alarm;
 pub mod canon;
 pub mod catalog;
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod ledger;
 pub mod measure;
 pub mod mount;
 pub mod names;
+pub mod owed;
 pub mod plan;
 pub mod progress;
 pub mod prune;

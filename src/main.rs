@@ -42,7 +42,9 @@ fn log_to(screen: &Screen, common: &Common) {
         (false, _) => "trace",
     };
     let mut logger = env_logger::Builder::new();
-    logger.parse_filters(level).target(env_logger::Target::Pipe(Box::new(screen.clone())));
+    // What goes over a webhook's connection is logged by its library byte by byte, tokens too.
+    let level = format!("{level},ureq=off,ureq_proto=off");
+    logger.parse_filters(&level).target(env_logger::Target::Pipe(Box::new(screen.clone())));
     match common.log_format {
         Format::Text => logger.format_timestamp_millis().format_target(false),
         Format::Json => logger.format(|out, record| {

@@ -163,9 +163,35 @@ pub fn last_instant(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     zone.to_ambiguous_timestamp(time).later().ok()
 }
 
+/// `2h 5m`, `3d 4h`, `40s`: the two largest units of a duration in seconds.
+pub fn human(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, size)| seconds >= *size).unwrap_or(units.len() - 1);
+    let (name, size) = units[first];
+    let next = units.get(first + 1).map(|(name, smaller)| (name, seconds % size / smaller));
+    match next.filter(|(_, count)| *count > 0) {
+        Some((next, count)) => format!("{}{name} {count}{next}", seconds / size),
+        None => format!("{}{name}", seconds / size),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_said_in_its_two_largest_units() {
+        for (seconds, said) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (7_500, "2h 5m"),
+            (7_205, "2h"),
+            (86_400 * 3 + 3_600 * 4 + 59, "3d 4h"),
+        ] {
+            assert_eq!(human(seconds), said);
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

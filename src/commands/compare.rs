@@ -93,6 +93,7 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
             print(&lines)?;
         }
     }
+    super::alarm::after_run(&inventory, &target, &ledger, &stop);
     Ok(stop.exit().unwrap_or_else(|| seen.exit(&comparison.left_out, !unlisted.is_empty())))
 }
 

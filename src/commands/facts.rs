@@ -47,9 +47,11 @@ pub(super) fn catch_up(
 ) -> Result<u64, Failure> {
     let open = || Session::open(target, &inventory.target.log_schema);
     let mut session = crate::engine::asked_again(&Stop::default(), open)?;
-    ledger.catch_up(target.shown(), now, |take| {
+    let taken = ledger.catch_up(target.shown(), now, |take| {
         session.read_load_log(|row| take(logged(row))).map(drop).map_err(Failure::from)
-    })
+    })?;
+    ledger.owe(target.shown(), &session.owed_keys()?)?;
+    Ok(taken)
 }
 
 /// As [`of_run`], and nothing is written: what is missing is read for this once.
@@ -78,7 +80,9 @@ pub(super) fn of_plan(
             return Ok(facts);
         }
     }
-    for ((source, series), logged) in scratch.facts(target.shown())?.series {
+    let scratch = scratch.facts(target.shown())?;
+    facts.owed = scratch.owed;
+    for ((source, series), logged) in scratch.series {
         let known = facts.series_mut(&source, &series);
         (known.loaded, known.unmeasured) = (logged.loaded, logged.unmeasured);
     }

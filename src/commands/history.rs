@@ -74,7 +74,7 @@ fn json(value: &serde_json::Value) -> Result<Exit, Failure> {
 }
 
 /// A time as an inventory writes it, an instant, or a length of time before now.
-fn time(flag: &str, text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Failure> {
+pub(super) fn time(flag: &str, text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Failure> {
     let wrong = || Failure::Usage {
         what: format!("{flag} {text}: neither a time nor a length of time"),
         remedy: "write it as 2021-08-10, 2021-08-10 04:00, 2021-08-10T04:00:00Z, 24h or 7d".into(),

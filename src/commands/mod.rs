@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cli::{Cli, Command, Common, Format, Narrow, Select};
-use crate::engine::prepare;
+use crate::cli::{Cli, Command, Common, Format, Narrow, Planned, Select};
+use crate::engine::{prepare, slices};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inventory::{self, Inventory};
-use crate::plan::{self, Catalog, Facts, SeenIds, Selection, WantedIds};
+use crate::ledger::Ledger;
+use crate::plan::{self, Catalog, Facts, Plan, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
 use crate::source::SourceError;
 use crate::stop::Stop;
 use crate::target::Address;
 
+mod alarm;
 mod compare;
 mod explain;
 mod facts;
@@ -39,7 +41,7 @@ mod trust;
 pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let common = &cli.common;
     match &cli.command {
-        Command::Plan(select) => show_plan(common, select),
+        Command::Plan(planned) => show_plan(common, planned),
         Command::Preflight(look) => preflight::preflight(common, look),
         Command::Run(run) if run.tables_only => tables::create(common, &run.moves.select),
         Command::Run(run) => {
@@ -54,14 +56,15 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Prune(prune) => prune::prune(common, prune),
         Command::RebuildLedger => rebuild::rebuild(common),
         Command::Import(import) => jobs::import(common, import, screen),
+        Command::Alarm { what } => alarm::alarm(common, what),
         Command::Trust(trust) => trust::trust(common, trust),
         Command::Explain { code } => explain::explain(common, *code),
     }
 }
 
-fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
+fn show_plan(common: &Common, planned: &Planned) -> Result<Exit, Failure> {
     let inventory = jobs::inventory(common, &Stop::default())?;
-    let selection = selection(&inventory, select)?;
+    let selection = selection(&inventory, &planned.select)?;
     let target = Address::new(&inventory.target.url, |name| std::env::var(name).ok())?;
     let now = Timestamp::now();
     let mut facts = facts::of_plan(&ledger_path(common), &inventory, &target, now)?;
@@ -71,11 +74,20 @@ fn show_plan(common: &Common, select: &Select) -> Result<Exit, Failure> {
     }
     let plan = plan::plan(&inventory, &selection, &looked.catalog, &facts, now);
     check_tables(&inventory, &selection, &looked.catalog)?;
+    let plan = if planned.slices { sliced(common, &inventory, plan)? } else { plan };
     match common.format {
         Format::Text => print(&crate::report::plan::text(&plan))?,
         Format::Json => print_json(&crate::report::plan::json(&plan))?,
     }
     Ok(Exit::Done)
+}
+
+/// The plan, with what is large as the slices that a run would make of it.
+fn sliced(common: &Common, inventory: &Inventory, plan: Plan) -> Result<Plan, Failure> {
+    let path = ledger_path(common);
+    let ledger = if path.exists() { Some(Ledger::open(&path)?) } else { None };
+    let (pool, stop) = (pool(common), Stop::default());
+    Ok(slices::of_plan(inventory, &plan, ledger.as_ref(), &pool, &stop)?.unwrap_or(plan))
 }
 
 /// A `--table` that means no table is a slip of the keyboard, as a job or a source that is not there.

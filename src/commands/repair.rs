@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::inventory::{Inventory, LoadMode, LoadRule, OnPkViolation};
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
-use crate::plan::{Comparison, Plan, Windows, compared};
+use crate::plan::{Comparison, Plan, Selection, Windows, compared};
 use crate::progress::{Progress, Screen};
 use crate::remote::ssh::Pool;
 use crate::report::count;
@@ -37,6 +37,7 @@ use crate::unit::{Extent, Unit};
 /// Everything that a repair stands on.
 struct World<'a> {
     inventory: &'a Inventory,
+    selection: &'a Selection,
     target: &'a Address,
     pool: &'a Pool,
     stop: &'a Stop,
@@ -84,7 +85,7 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
     let now = Timestamp::now();
     let path = ledger_path(common);
     let mut ledger = Ledger::open(&path)?;
-    let _locks = lock_jobs(&inventory, &selection, &path, now)?;
+    let locks = lock_jobs(&inventory, &selection, &path, now)?;
     let facts = facts::of_run(&mut ledger, &inventory, &target, now)?;
     let pool = pool(common);
     let (catalog, unlisted) = super::catalog(&inventory, &selection, &pool, &stop);
@@ -95,7 +96,8 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
     let mut comparison = compared(&inventory, &selection, &catalog, &facts, now);
     drop(facts);
     only_open(&mut comparison, &ledger, &target)?;
-    let world = World { inventory: &inventory, target: &target, pool: &pool, stop: &stop };
+    let world =
+        World { inventory: &inventory, selection: &selection, target: &target, pool: &pool, stop: &stop };
     let first = look(&world, &comparison, &mut ledger, true)?;
     let healed = comparison.tables.iter().map(|table| table.extents().len()).sum::<usize>()
         - first.differing.len()
@@ -138,6 +140,8 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
         Format::Text => print(&text(&mended, healed, width()))?,
         Format::Json => print_json(&json(run.as_deref(), &mended, healed, exit.code()))?,
     }
+    drop(locks);
+    super::alarm::after_run(&inventory, &target, &ledger, &stop);
     Ok(exit)
 }
 
@@ -328,12 +332,13 @@ fn move_again(
         halves: Halves::Both,
         create_tables: false,
         show_keys: false,
+        selection: world.selection,
         anew: Some(anew),
     };
     let (answers, sliced) = ask_both(ground, ledger)?;
     // What is noted of units that are not cut.
     let ground = Ground { plan: sliced.as_ref().unwrap_or(plan), ..ground };
-    let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+    let mut progress = Progress::new(screen, ground.plan, Halves::Both, common.no_progress);
     let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
     progress.finish();
     outcome

@@ -50,7 +50,7 @@ pub(super) fn run(
     let path = ledger_path(common);
     // The ledger first: what is no ledger gets no lock files beside it.
     let mut ledger = Ledger::open(&path)?;
-    let _locks = lock_jobs(&inventory, &selection, &path, started_at)?;
+    let locks = lock_jobs(&inventory, &selection, &path, started_at)?;
     let pool = pool(common);
     if !ledger.has_caught_up(target.shown())? && !moves.no_preflight {
         // Before the target is asked for what it holds: what costs nothing is said first.
@@ -88,13 +88,14 @@ pub(super) fn run(
     };
     let _alive = ledger.hold_run(&run)?;
     ledger.begin_run(&run)?;
+    ledger.begin_jobs(&run.id, whole_jobs(&inventory, &wanted))?;
     if halves != Halves::Load {
         ledger.replace(&run, started_at, &plan.replaced)?;
     }
     ledger.assume(target.shown(), &plan.assumed)?;
     let carry_out = |ledger: &mut Ledger| {
         remains::sweep(&inventory, &plan, &run, ledger)?;
-        if plan.units.is_empty() {
+        if plan.units.is_empty() && (plan.owed.is_empty() || halves == Halves::Export) {
             // Where nothing is due, nothing is touched: neither mount nor target.
             return Ok((Outcome::default(), None));
         }
@@ -110,11 +111,12 @@ pub(super) fn run(
             halves,
             create_tables,
             show_keys: moves.show_keys,
+            selection: &wanted,
             anew: None,
         };
         let (answers, sliced) = ask(ground, ledger)?;
         let ground = Ground { plan: sliced.as_ref().unwrap_or(&plan), ..ground };
-        let mut progress = Progress::new(screen, ground.plan.units.len(), common.no_progress);
+        let mut progress = Progress::new(screen, ground.plan, halves, common.no_progress);
         let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
         progress.finish();
         Ok((outcome?, sliced))
@@ -124,14 +126,33 @@ pub(super) fn run(
         exit(outcome, sliced.as_ref().unwrap_or(&plan), halves, &unlisted, &stop)
     });
     ledger.end_run(&run.id, exit.code(), Timestamp::now())?;
-    let (outcome, sliced) = outcome?;
-    let plan = sliced.unwrap_or(plan);
-    match common.format {
-        Format::Text => print(&text(&plan, &outcome, halves, begin.elapsed(), width()))?,
-        Format::Json => print_json(&json(&run.id, &plan, &outcome, halves, begin.elapsed(), exit.code()))?,
+    if matches!(exit, Exit::Done | Exit::UnitsFailed) {
+        ledger.end_jobs(&run.id, Timestamp::now())?;
     }
-    after_run(&inventory, &wanted, &target, &mut ledger, &stop);
-    Ok(exit)
+    let shown = outcome.and_then(|(outcome, sliced)| {
+        let (plan, took) = (sliced.as_ref().unwrap_or(&plan), begin.elapsed());
+        match common.format {
+            Format::Text => print(&text(plan, &outcome, halves, took, width())),
+            Format::Json => print_json(&json(&run.id, plan, &outcome, halves, took, exit.code())),
+        }
+    });
+    if shown.is_ok() {
+        after_run(&inventory, &wanted, &target, &mut ledger, &stop);
+    }
+    // Whoever is told may be slow: the next run shall not wait for that.
+    drop(locks);
+    super::alarm::after_run(&inventory, &target, &ledger, &stop);
+    shown.map(|()| exit)
+}
+
+/// The jobs that are run with everything that is due of them: what was narrowed by hand is not what somebody expects.
+fn whole_jobs<'a>(inventory: &'a Inventory, wanted: &'a Selection) -> impl Iterator<Item = &'a str> {
+    let whole = wanted.tables.is_empty()
+        && wanted.from.is_none()
+        && wanted.until.is_none()
+        && wanted.max_units.is_none();
+    let jobs = inventory.jobs.iter().filter(move |job| whole && selects(wanted, job));
+    jobs.map(|job| job.name.as_str())
 }
 
 /// Does not start what would certainly fail: the cheap part of preflight.
@@ -167,7 +188,7 @@ fn exit(
         exit
     } else if outcome.no_source_reached || (plan.units.is_empty() && unreachable) {
         Exit::Unreachable
-    } else if totals.failed + totals.left() + totals.refused > 0
+    } else if totals.failed + totals.left() + totals.refused + totals.keys_failed > 0
         || plan.leaves_something()
         || !unlisted.is_empty()
     {

@@ -52,9 +52,10 @@ pub(super) fn status(common: &Common, narrow: &Narrow) -> Result<Exit, Failure> 
         let what = format!("none of the {held} tables of {} matches", path.display());
         return Err(Failure::Usage { what, remedy: "`gpferry status` without filters lists them".into() });
     }
+    let owed = ledger.owed_keys(&target)?;
     match common.format {
-        Format::Text => print(&text(&tables, &failed, width()))?,
-        Format::Json => print_json(&json(&tables, &failed))?,
+        Format::Text => print(&text(&tables, &failed, &owed, width()))?,
+        Format::Json => print_json(&json(&tables, &failed, &owed))?,
     }
     Ok(Exit::Done)
 }

@@ -33,7 +33,7 @@ pub(super) fn create(common: &Common, select: &Select) -> Result<Exit, Failure> 
         log::error!("source {name}: {error} (try: {})", error.remedy());
     }
     let (needed, skipped) = plan::tables(&inventory, &selection, &catalog);
-    let tables = create_missing(&mut session, &inventory, &needed, &pool, &stop)?;
+    let tables = create_missing(&mut session, &inventory, &needed, &pool, &stop, &|_| false)?;
     let exit = exit(&tables, needed.len(), &unlisted, &stop);
     match common.format {
         Format::Text => print(&text(&tables, needed.len(), &skipped, begin.elapsed(), width()))?,

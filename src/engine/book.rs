@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
+use super::keys::{self, KeyEnd, Keys, Work};
 use super::{Event, Ground, Halves, Outcome, Shipment, What, session, tables};
 use crate::failure::Failure;
 use crate::ledger::{Ledger, Record, RecordedFailure, State};
-use crate::plan::{Needed, Plan};
+use crate::names::TableName;
+use crate::owed::OwedKey;
+use crate::plan::{Needed, Plan, key_can_wait};
 use crate::step::load::How;
 use crate::step::{Stage, UnitFailure};
 use crate::target::LogRow;
@@ -35,9 +38,14 @@ pub struct Fate {
 pub(super) struct Book<'a> {
     pub(super) ground: Ground<'a>,
     pub(super) ledger: &'a mut Ledger,
-    fates: Vec<Option<Fate>>,
+    fates: Vec<Option<Box<Fate>>>,
     created: Vec<tables::Created>,
     closed: usize,
+    /// Keys that are owed in the target, whoever builds them.
+    owed: Vec<OwedKey>,
+    /// Those of them that this run is to build.
+    own: Vec<OwedKey>,
+    keyed: Vec<KeyEnd>,
     dirty: BTreeSet<usize>,
     written: Instant,
 }
@@ -46,7 +54,8 @@ impl<'a> Book<'a> {
     pub(super) fn new(ground: Ground<'a>, ledger: &'a mut Ledger) -> Self {
         let fates = vec![None; ground.plan.units.len()];
         let (created, dirty) = (Vec::new(), BTreeSet::new());
-        Self { ground, ledger, fates, created, closed: 0, dirty, written: Instant::now() }
+        let (owed, own, keyed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ground, ledger, fates, created, closed: 0, owed, own, keyed, dirty, written: Instant::now() }
     }
 
     /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
@@ -61,8 +70,11 @@ impl<'a> Book<'a> {
         let waiting: BTreeSet<usize> = ready.iter().map(|shipment| shipment.index).collect();
         let left: BTreeSet<usize> = waiting.iter().chain(&*to_export).copied().collect();
         let needed = Needed::of(left.iter().map(|&index| &plan.units[index]));
+        let can_wait = |table: &TableName| {
+            key_can_wait(left.iter().map(|&index| &plan.units[index]).filter(|unit| unit.target == *table))
+        };
         let mut session = session(self.ground)?;
-        let tables = tables::create_missing(&mut session, inventory, &needed, pool, stop)?;
+        let tables = tables::create_missing(&mut session, inventory, &needed, pool, stop, &can_wait)?;
         let failure = |index: usize| tables.failed.get(&plan.units[index].target);
         for &unit in &left {
             if let Some(failure) = failure(unit) {
@@ -77,6 +89,33 @@ impl<'a> Book<'a> {
         to_export.retain(|&index| failure(index).is_none());
         self.created = tables.created;
         Ok(tables.no_source_reached)
+    }
+
+    /// Sorts the keys that this run builds, of those that were owed before it and those of tables that it made: before
+    /// anything is loaded, and after the units that are left. The ledger learns of all of them first.
+    pub(super) fn keys(
+        &mut self,
+        before: Vec<OwedKey>,
+        left: &[usize],
+    ) -> Result<(Vec<Work>, Keys), Failure> {
+        let Ground { plan, run, .. } = self.ground;
+        self.owed = before;
+        self.owed.extend(self.created.iter().filter_map(|table| table.owed.clone()));
+        self.ledger.owe(&run.target_url, &self.owed)?;
+        let units: Vec<&Unit> = left.iter().map(|&index| &plan.units[index]).collect();
+        let (first, later) = keys::sorted(self.ground, &self.owed, &units);
+        self.own = first.iter().chain(&later).map(|work| work.key.clone()).collect();
+        Ok((first, Keys::new(later)))
+    }
+
+    /// Takes in what came of a key.
+    pub(super) fn keyed(&mut self, end: KeyEnd) -> Result<(), Failure> {
+        if end.failure.is_none() {
+            self.owed.retain(|one| one.table != end.key.table);
+            self.ledger.owe(&self.ground.run.target_url, &self.owed)?;
+        }
+        self.keyed.push(end);
+        Ok(())
     }
 
     /// Hears events until nobody is left to tell any.
@@ -117,10 +156,16 @@ impl<'a> Book<'a> {
             self.closed += 1;
             return Ok(());
         }
+        if matches!(event.what, What::Keying | What::Read(_)) {
+            return Ok(());
+        }
+        if let What::Keyed(end) = event.what {
+            return self.keyed(end);
+        }
         if let What::Failed(failure) = &event.what {
             self.learn(event.unit, &failure.overlaps)?;
         }
-        let fate = self.fates[event.unit].get_or_insert_with(Fate::begun);
+        let fate = self.fates[event.unit].get_or_insert_with(|| Box::new(Fate::begun()));
         fate.apply(event.what);
         self.dirty.insert(event.unit);
         Ok(())
@@ -142,8 +187,12 @@ impl<'a> Book<'a> {
                 let shared = Rows { series: named.series, measure, tag: named.tag, without: Vec::new() };
                 let known =
                     Unit { key: row.key.clone(), extent: named.extent, rows: shared.into(), ..unit.clone() };
-                let loaded =
-                    Record { state: State::Loaded, rows_loaded: Some(row.rows), ..Fate::begun().record };
+                let loaded = Record {
+                    state: State::Loaded,
+                    rows_loaded: Some(row.rows),
+                    rows_rejected: Some(row.rejected),
+                    ..Fate::begun().record
+                };
                 Some((known, loaded))
             })
             .collect();
@@ -162,8 +211,10 @@ impl<'a> Book<'a> {
     }
 
     pub(super) fn close(self, no_source_reached: bool) -> Outcome {
-        let Self { fates, created, closed, .. } = self;
-        Outcome { fates, no_source_reached, created, closed }
+        let Self { fates, created, closed, own, keyed, .. } = self;
+        let has_ended = |key: &OwedKey| keyed.iter().any(|end| end.key.table == key.table);
+        let owed = own.into_iter().filter(|key| !has_ended(key)).collect();
+        Outcome { fates, no_source_reached, created, closed, keys: keyed, owed }
     }
 }
 
@@ -184,7 +235,7 @@ pub(super) fn resumable(
         // A file that left out less, or more, than is loaded by now is of no more use.
         let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
         match (exported, halves) {
-            (Some(exported), _) => ready.push(Shipment { index, exported }),
+            (Some(exported), _) => ready.push(Shipment { index, exported, _weight: None }),
             (None, Halves::Both | Halves::Export) => to_export.push(index),
             (None, Halves::Load) => {}
         }
@@ -200,6 +251,7 @@ impl Fate {
             started_at: Timestamp::now(),
             exported: None,
             rows_loaded: None,
+            rows_rejected: None,
             export_seconds: None,
             load_seconds: None,
             failure: None,
@@ -225,11 +277,12 @@ impl Fate {
                 record.state = State::Exported;
                 record.exported = Some(exported);
             }
-            What::Closed => {}
+            What::Closed | What::Read(_) | What::Keying | What::Keyed(_) => {}
             What::Loading => record.state = State::Loading,
             What::Loaded(loaded) => {
                 record.state = State::Loaded;
                 record.rows_loaded = Some(loaded.rows);
+                record.rows_rejected = Some(loaded.rejected);
                 record.load_seconds = (loaded.how == How::Now).then_some(loaded.took.as_secs_f64());
                 self.how = Some(loaded.how);
                 self.rejected = loaded.rejected;

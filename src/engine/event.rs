@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::keys::KeyEnd;
 use crate::mount::Exported;
 use crate::step::UnitFailure;
 use crate::step::load::Loaded;
@@ -38,6 +39,8 @@ pub enum What {
     Resumed(Exported),
     /// Its load began.
     Loading,
+    /// So many compressed bytes of its file have been read by its load: a few times a second, for large files only.
+    Read(u64),
     /// Its rows are in the target.
     Loaded(Loaded),
     /// An attempt failed and another one follows.
@@ -48,4 +51,8 @@ pub enum What {
     Failed(UnitFailure),
     /// It was not begun, since its job's `hours` are over.
     Closed,
+    /// It was the last of its table, whose primary key is built now.
+    Keying,
+    /// That has ended.
+    Keyed(KeyEnd),
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use jiff::Timestamp;
 
-use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
+use super::{Event, Ground, Shipment, Tell, Waiting, What, locked, pause, prepare};
 use crate::engine::Halves;
 use crate::inventory::Source;
 use crate::mount::Manifest;
@@ -23,6 +24,9 @@ use crate::unit::Unit;
 const SMALL_BATCH: usize = 512;
 /// Others that share one run of the script and one database session.
 const BATCH: usize = 8;
+
+/// How often an exporter that waits for loads looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What the exporters of one source share.
 struct Queue<'a> {
@@ -50,6 +54,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     ship: &Sender<Shipment>,
     tell: &Sender<Event>,
 ) {
+    let waiting = Waiting::default();
     let mut by_source: BTreeMap<&str, Vec<Order<'env>>> = BTreeMap::new();
     for order in orders {
         by_source.entry(&order.unit.key.source).or_default().push(order);
@@ -66,7 +71,8 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         });
         for _ in 0..threads {
             let (queue, ship, tell) = (std::sync::Arc::clone(&queue), ship.clone(), Tell(tell.clone()));
-            scope.spawn(move || Exporter::new(ground, source, manifest, ship, tell).work(&queue));
+            let waiting = waiting.clone();
+            scope.spawn(move || Exporter::new(ground, source, manifest, ship, waiting, tell).work(&queue));
         }
     }
 }
@@ -134,6 +140,7 @@ struct Exporter<'a> {
     manifest: &'a Mutex<Manifest>,
     remote: Option<Pooled>,
     ship: Sender<Shipment>,
+    waiting: Waiting,
     tell: Tell,
 }
 
@@ -143,14 +150,39 @@ impl<'a> Exporter<'a> {
         source: &'a Source,
         manifest: &'a Mutex<Manifest>,
         ship: Sender<Shipment>,
+        waiting: Waiting,
         tell: Tell,
     ) -> Self {
-        Self { ground, source, script: Script::exporting(source), manifest, remote: None, ship, tell }
+        Self {
+            ground,
+            source,
+            script: Script::exporting(source),
+            manifest,
+            remote: None,
+            ship,
+            waiting,
+            tell,
+        }
+    }
+
+    /// Waits while so much is exported and not loaded that the mount would only fill.
+    fn wait_for_loads(&self) {
+        let most = self.ground.inventory.mount.waiting;
+        if self.waiting.bytes() > most {
+            log::info!(
+                "{}: exports wait for loads, since more than `mount.waiting` is on the mount",
+                self.source.name
+            );
+        }
+        while self.waiting.bytes() > most && !self.ground.stop.asked() {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn work(mut self, queue: &Queue<'_>) {
         // Not `while let`: the lock would be held while the batch is exported.
         loop {
+            self.wait_for_loads();
             let next = locked(&queue.batches).pop_front();
             let Some(Batch { orders: batch, ticket }) = next else { return };
             if self.ground.stop.asked() {
@@ -250,7 +282,8 @@ impl<'a> Exporter<'a> {
                     self.tell.say(index, What::Exported { exported: exported.clone(), took });
                     if self.ground.halves == Halves::Both {
                         // The receiver lives until every sender is gone.
-                        let _ = self.ship.send(Shipment { index, exported });
+                        let _weight = Some(self.waiting.add(exported.trailer.bytes));
+                        let _ = self.ship.send(Shipment { index, exported, _weight });
                     }
                 }
                 Outcome::Failed(failure) if failure.can_retry && !last => {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::keys::{self, Keys};
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::step::UnitFailure;
-use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, load_group, mend};
+use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, Reads, load_group, mend};
 use crate::stop::Stop;
 use crate::target::{Canceller, Session, TargetError};
 
@@ -34,11 +35,18 @@ pub(super) struct Shared {
     target_down: AtomicBool,
     /// How to cancel what each thread's session is doing.
     cancellers: Mutex<HashMap<usize, Canceller>>,
+    /// Primary keys that are built after the rows.
+    pub(super) keys: Keys,
     /// When each thread's load has taken longer than it may.
     overdue: Mutex<HashMap<usize, Instant>>,
 }
 
 impl Shared {
+    /// Of loaders that build these keys.
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
     /// Sees that a stop ends: loads may finish for a while, then their statements are cancelled. Returns when
     /// `done` is closed.
     pub(super) fn watch(&self, stop: &Stop, done: &Receiver<()>) {
@@ -87,7 +95,11 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     let threads = ground.inventory.target.sessions.min(most);
     for thread in 0..threads {
         let (shipments, tell) = (shipments.clone(), Tell(tell.clone()));
-        let mut loader = Loader { ground, thread, shared, session: None, tell };
+        let reads = Reads::new({
+            let tell = tell.clone();
+            move |unit, bytes| tell.say(unit, What::Read(bytes))
+        });
+        let mut loader = Loader { ground, thread, shared, session: None, tell, reads };
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
                 let group = gather(first, &shipments, threads, |one| {
@@ -96,6 +108,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
                 // What is not loaded stays on the mount, and the next run finds it there.
                 if !ground.stop.asked() && !shared.target_down.load(Ordering::SeqCst) {
                     loader.group(&group);
+                    loader.keys(&group);
                 }
             }
         });
@@ -133,6 +146,7 @@ struct Loader<'a> {
     shared: &'a Shared,
     session: Option<Session>,
     tell: Tell,
+    reads: Reads,
 }
 
 impl Loader<'_> {
@@ -154,6 +168,22 @@ impl Loader<'_> {
             for one in &left {
                 self.single(*one, cargo.len() == 1, &error, began);
             }
+        }
+    }
+
+    /// Builds the keys of tables whose last unit has its answer now.
+    fn keys(&mut self, group: &[Shipment]) {
+        for shipment in group {
+            let unit = &self.ground.plan.units[shipment.index];
+            let Some(work) = self.shared.keys.answered(&unit.target) else { continue };
+            if self.ground.stop.asked() || self.shared.target_down.load(Ordering::SeqCst) {
+                continue;
+            }
+            self.tell.say(shipment.index, What::Keying);
+            let mut session = self.session.take();
+            let ended = keys::build(&work, self.ground.stop, &mut session, || self.open());
+            self.session = session;
+            ended.into_iter().for_each(|ended| self.tell.say(shipment.index, What::Keyed(ended)));
         }
     }
 
@@ -286,7 +316,8 @@ impl Loader<'_> {
 
     fn step(&self) -> load::Ground<'_> {
         let Ground { mount, run, stop, inventory, show_keys, anew, .. } = self.ground;
-        load::Ground { mount, run: &run.id, stop, zone: &inventory.timezone, show_keys, anew }
+        let (run, zone, reads) = (&run.id, &inventory.timezone, &self.reads);
+        load::Ground { mount, run, stop, zone, show_keys, reads, anew }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

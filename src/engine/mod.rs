@@ -6,7 +6,8 @@
 //! unit's state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -16,7 +17,8 @@ use crate::failure::Failure;
 use crate::inventory::{Hours, Inventory};
 use crate::ledger::{Ledger, Run};
 use crate::mount::{Exported, Mount};
-use crate::plan::Plan;
+use crate::owed::OwedKey;
+use crate::plan::{Plan, Selection};
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
 use crate::step::load::{Anew, How, found};
@@ -28,6 +30,7 @@ mod book;
 pub mod compare;
 mod event;
 mod exporter;
+pub mod keys;
 mod loader;
 mod nulls;
 pub mod prepare;
@@ -75,6 +78,8 @@ pub struct Ground<'a> {
     pub create_tables: bool,
     /// Whether keys that collide may be shown.
     pub show_keys: bool,
+    /// What an operator narrowed the command to.
+    pub selection: &'a Selection,
     /// Whether units take the place of what is there of them.
     pub anew: Option<&'a Anew>,
 }
@@ -83,13 +88,17 @@ pub struct Ground<'a> {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// One for each unit of the plan that was begun; `None` for those that a stop left alone.
-    pub fates: Vec<Option<Fate>>,
+    pub fates: Vec<Option<Box<Fate>>>,
     /// No source host that was needed could be reached.
     pub no_source_reached: bool,
     /// Tables that were made in the target.
     pub created: Vec<tables::Created>,
     /// Units that were not begun, since their job's `hours` are over.
     pub closed: usize,
+    /// Primary keys that were to be built after the rows, and what came of it.
+    pub keys: Vec<keys::KeyEnd>,
+    /// Those that are still to be built, since a stop came first.
+    pub owed: Vec<OwedKey>,
 }
 
 impl Ground<'_> {
@@ -109,6 +118,36 @@ impl Ground<'_> {
 struct Shipment {
     index: usize,
     exported: Exported,
+    /// What it weighs, where this run exported it.
+    _weight: Option<Weight>,
+}
+
+/// Bytes of files that this run exported, and that no loader is done with yet.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    fn add(&self, bytes: u64) -> Weight {
+        self.0.fetch_add(bytes, Ordering::SeqCst);
+        Weight { waiting: self.clone(), bytes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A file's part of what waits, for as long as this lives.
+#[derive(Debug)]
+struct Weight {
+    waiting: Waiting,
+    bytes: u64,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.0.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// What both sides said of a plan.
@@ -124,6 +163,8 @@ pub struct Answers {
     sources: Asked<SourceCatalog>,
     /// What each unit is a slice of, by places in the plan; nothing for those that are none.
     slice_of: HashMap<usize, usize>,
+    /// Primary keys that tables of the target are still to get, whoever builds them.
+    owed: Vec<OwedKey>,
 }
 
 /// Asks both sides what a plan comes to: what of it is there already, and how large the rest is. Where something is large,
@@ -133,18 +174,18 @@ pub struct Answers {
 /// [`Failure`] where nothing can go on: no target, no ledger.
 pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<Plan>), Failure> {
     let Ground { plan, inventory, run, pool, stop, .. } = ground;
-    let already = ask_target(ground)?;
+    let (already, owed) = ask_target(ground, &ledger.owed_keys(&run.target_url)?)?;
     let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
     let (ready, mut to_export) = book::resumable(plan, ledger, left, ground.halves)?;
     if to_export.is_empty() {
-        return Ok((Answers { already, ready, ..Answers::default() }, None));
+        return Ok((Answers { already, ready, owed, ..Answers::default() }, None));
     }
     let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
     let counted = nulls::counted(ledger, run.started_at)?;
     let sources = prepare::describe(inventory, &units, &counted, pool, stop);
     nulls::note(ledger, &sources, run.started_at)?;
-    let mut answers = Answers { already, ready, sources, ..Answers::default() };
-    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, ledger, pool, stop)?;
+    let mut answers = Answers { already, ready, sources, owed, ..Answers::default() };
+    let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, Some(ledger), pool, stop)?;
     let plan = match sliced {
         Some(sliced) => {
             ledger.replace(run, run.started_at, &sliced.replaced)?;
@@ -169,7 +210,7 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let mut book = Book::new(ground, ledger);
-    let Answers { already, mut ready, mut to_export, sources, slice_of } = answers;
+    let Answers { already, mut ready, mut to_export, sources, slice_of, owed } = answers;
     for (unit, what) in already {
         book.note(Event { unit, what }, listen)?;
     }
@@ -184,6 +225,10 @@ pub fn execute(
             return Ok(book.close(false));
         }
     }
+    // After a stop nothing more is built, and what is owed is said.
+    let left: Vec<_> = ready.iter().map(|one| one.index).chain(to_export.iter().copied()).collect();
+    let (first, later) = book.keys(owed, &left)?;
+    keys::build_all(ground, &first, |end| book.keyed(end))?;
     let mut orders = Vec::new();
     if !to_export.is_empty() {
         (orders, no_source_reached) = orders_of(&mut book, &sources, &to_export, &slice_of, listen)?;
@@ -199,7 +244,7 @@ pub fn execute(
     drop((sources, slice_of, to_export));
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
-    let shared = loader::Shared::default();
+    let shared = loader::Shared::new(later);
     std::thread::scope(|scope| {
         let (tell, events) = unbounded();
         let (ship, shipments) = unbounded();
@@ -219,6 +264,7 @@ pub fn execute(
         drop(working);
         followed
     })?;
+    keys::build_all(ground, &shared.keys.rest(), |end| book.keyed(end))?;
     Ok(book.close(no_source_reached))
 }
 
@@ -256,12 +302,16 @@ fn session(ground: Ground<'_>) -> Result<Session, TargetError> {
     Session::open(ground.target, &ground.inventory.target.log_schema)
 }
 
-/// What of the plan is in the target, once the load log is in its place.
-fn ask_target(ground: Ground<'_>) -> Result<BTreeMap<usize, What>, Failure> {
+/// What of the plan is in the target, once the load log is in its place; and what keys are owed there, of which the ledger
+/// remembers these.
+fn ask_target(
+    ground: Ground<'_>,
+    remembered: &[OwedKey],
+) -> Result<(BTreeMap<usize, What>, Vec<OwedKey>), Failure> {
     let ask = || -> Result<_, TargetError> {
         let mut session = session(ground)?;
         session.ensure_load_log()?;
-        already_there(&mut session, ground)
+        Ok((already_there(&mut session, ground)?, keys::owed(&mut session, remembered)?))
     };
     asked_again(ground.stop, ask).map_err(Failure::Target)
 }

@@ -252,7 +252,7 @@ fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
-/// Sorts units into those that can be exported and those that cannot.
+/// Sorts units into those that can be exported and those that cannot, one by one.
 pub(super) fn orders<'a>(
     plan: &'a Plan,
     wanted: &[usize],
@@ -260,16 +260,13 @@ pub(super) fn orders<'a>(
     sources: &Asked<SourceCatalog>,
     targets: &HashMap<TableName, TargetTable>,
     today: Date,
-) -> Vec<(usize, Result<Order<'a>, UnitFailure>)> {
+) -> impl Iterator<Item = (usize, Result<Order<'a>, UnitFailure>)> {
     let mut files = HashSet::new();
-    wanted
-        .iter()
-        .map(|&index| {
-            let unit = &plan.units[index];
-            let order = order(index, unit, inventory, sources, targets, today);
-            (index, order.and_then(|order| own_file(order, &mut files)))
-        })
-        .collect()
+    wanted.iter().map(move |&index| {
+        let unit = &plan.units[index];
+        let order = order(index, unit, inventory, sources, targets, today);
+        (index, order.and_then(|order| own_file(order, &mut files)))
+    })
 }
 
 /// Gives a unit its file, unless another has it: the pattern of a script of the user's own may not tell them apart.

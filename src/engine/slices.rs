@@ -1,6 +1,6 @@
 //! Large units become slices, once the sources have said how large they are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::prepare::{self, Asked, SourceCatalog};
 use crate::inventory::Inventory;
@@ -35,7 +35,7 @@ pub fn slice(
     plan: &Plan,
     among: &[usize],
     described: &Asked<SourceCatalog>,
-    ledger: &Ledger,
+    ledger: Option<&Ledger>,
     pool: &Pool,
     stop: &Stop,
 ) -> Result<Option<Sliced>, LedgerError> {
@@ -64,7 +64,8 @@ pub fn slice(
         else {
             continue;
         };
-        let lately = if unit.extent.is_whole() { None } else { ledger.bytes_per_number(unit)? };
+        let windows = ledger.filter(|_| !unit.extent.is_whole());
+        let lately = windows.map(|ledger| ledger.bytes_per_number(unit)).transpose()?.flatten();
         let mut note = |why| {
             notes.insert((unit.job.clone(), unit.table.to_string(), why));
         };
@@ -99,6 +100,28 @@ pub fn slice(
         change: Change::Large { why },
     }));
     Ok(Some(Sliced { plan, replaced, of }))
+}
+
+/// What a run would make of a plan, asking the sources about all of its units; `None` where nothing is large. Of a source
+/// that cannot be asked it is only said.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn of_plan(
+    inventory: &Inventory,
+    plan: &Plan,
+    ledger: Option<&Ledger>,
+    pool: &Pool,
+    stop: &Stop,
+) -> Result<Option<Plan>, LedgerError> {
+    let among: Vec<usize> = (0..plan.units.len()).filter(|&index| !plan.units[index].waits).collect();
+    let units: Vec<&Unit> = among.iter().map(|&index| &plan.units[index]).collect();
+    let described = prepare::describe(inventory, &units, &HashSet::new(), pool, stop);
+    for (source, error) in described.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
+        log::warn!("source {source} was not asked how large its tables are: {error}");
+    }
+    let sliced = slice(inventory, plan, &among, &described, ledger, pool, stop)?;
+    Ok(sliced.map(|sliced| sliced.plan))
 }
 
 const NO_SNAPSHOT: &str =

@@ -10,6 +10,7 @@ use super::prepare::{Asked, ask_about};
 use crate::failure::Failure;
 use crate::inventory::Inventory;
 use crate::names::TableName;
+use crate::owed::OwedKey;
 use crate::plan::Needed;
 use crate::remote::ssh::Pool;
 use crate::source::SourceError;
@@ -22,6 +23,8 @@ use crate::target::{Canceller, Session, TargetError};
 
 /// How often the watcher looks whether to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// From so many rows on, a key is built after them: for less it is not worth the transaction.
+const MANY: u64 = 20_000;
 /// Tables that a source is asked for at once.
 const AT_ONCE: usize = 2000;
 
@@ -32,6 +35,8 @@ pub struct Created {
     pub table: TableName,
     /// What of the source's definition was left out or changed.
     pub notes: Vec<String>,
+    /// Its key, where that is built after its rows.
+    pub owed: Option<OwedKey>,
 }
 
 /// What became of the tables that were needed.
@@ -47,7 +52,8 @@ pub struct Tables {
     pub no_source_reached: bool,
 }
 
-/// Makes what of `needed` is missing. After a stop the rest is left alone.
+/// Makes what of `needed` is missing. After a stop the rest is left alone. `can_wait` says of which tables the key may
+/// be built after the rows.
 ///
 /// # Errors
 /// [`Failure::Target`] where the target cannot be asked. A table that cannot be made is no error.
@@ -57,6 +63,7 @@ pub fn create_missing(
     needed: &[Needed],
     pool: &Pool,
     stop: &Stop,
+    can_wait: CanWait<'_>,
 ) -> Result<Tables, Failure> {
     let targets: Vec<&TableName> = needed.iter().map(|one| &one.target).collect();
     let present = session.tables(&targets)?;
@@ -72,7 +79,7 @@ pub fn create_missing(
     std::thread::scope(|scope| {
         let (working, done) = bounded(0);
         scope.spawn(move || cancel_on(stop, &canceller, &done));
-        let made = create_each(session, &missing, &sources, stop, &mut tables);
+        let made = create_each(session, &missing, &sources, (stop, can_wait), &mut tables);
         drop(working);
         made
     })?;
@@ -82,17 +89,19 @@ pub fn create_missing(
 fn create_each(
     session: &mut Session,
     missing: &[&Needed],
-    sources: &Asked<HashMap<TableName, Definition>>,
-    stop: &Stop,
+    sources: &Sources,
+    (stop, can_wait): (&Stop, CanWait<'_>),
     tables: &mut Tables,
 ) -> Result<(), TargetError> {
     let mut site = session.begin_creating()?;
     for one in missing {
-        let made = create(session, &mut site, one, sources);
+        let made = create(session, &mut site, one, (sources, can_wait));
         let target = || one.target.clone();
         tables.there += usize::from(made.is_ok());
         match made {
-            Ok((Made::Created, notes)) => tables.created.push(Created { table: target(), notes }),
+            Ok((Made::Created { owed }, notes)) => {
+                tables.created.push(Created { table: target(), notes, owed });
+            }
             Ok((Made::AlreadyThere, _)) => {}
             // What a stop cancelled has not failed.
             Err(_) if stop.asked() => {}
@@ -108,7 +117,7 @@ fn create_each(
 }
 
 /// Ends what the target is doing once a stop is asked for: it may be waiting for a lock.
-fn cancel_on(stop: &Stop, canceller: &Canceller, done: &Receiver<()>) {
+pub(super) fn cancel_on(stop: &Stop, canceller: &Canceller, done: &Receiver<()>) {
     while done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
         if stop.asked() {
             canceller.cancel();
@@ -117,12 +126,7 @@ fn cancel_on(stop: &Stop, canceller: &Canceller, done: &Receiver<()>) {
 }
 
 /// Asks every source how its tables are made.
-fn define(
-    inventory: &Inventory,
-    missing: &[&Needed],
-    pool: &Pool,
-    stop: &Stop,
-) -> Asked<HashMap<TableName, Definition>> {
+fn define(inventory: &Inventory, missing: &[&Needed], pool: &Pool, stop: &Stop) -> Sources {
     let wanted = missing.iter().map(|one| (one.source.as_str(), &one.table));
     ask_about(inventory, wanted, pool, stop, |_, mut questions, facts, tables| {
         let mut definitions = Definitions::default();
@@ -147,7 +151,7 @@ fn create(
     session: &mut Session,
     site: &mut Site,
     one: &Needed,
-    sources: &Asked<HashMap<TableName, Definition>>,
+    (sources, can_wait): (&Sources, CanWait<'_>),
 ) -> Result<(Made, Vec<String>), NotMade> {
     let definition = match sources.get(&one.source) {
         Some(Ok(definitions)) => definitions.get(&one.table),
@@ -158,12 +162,15 @@ fn create(
         let error = CheckError::NotInSource(one.table.to_string());
         NotMade::Failed(UnitFailure::new(Stage::Check, &error, error.remedy()))
     })?;
-    let mut made = attempt(session, site, one, definition)?;
+    // A parent's own statistics say nothing of its partitions.
+    let large = definition.partitioned_by.is_some() || definition.rows.is_some_and(|rows| rows >= MANY);
+    let owes = large && can_wait(&one.target);
+    let mut made = attempt(session, site, one, definition, owes)?;
     let computes = site.generates && definition.columns.iter().any(|column| column.generated.is_some());
     if made.as_ref().is_err_and(|error| computes && blames_expression(error)) {
         // An expression may call a function that the target has not: then the values are copied as they are.
         let mut plain = Site { generates: false, ..site.clone() };
-        made = attempt(session, &mut plain, one, definition)?;
+        made = attempt(session, &mut plain, one, definition, owes)?;
         site.schemas = plain.schemas;
     }
     made.map_err(|error| match error {
@@ -177,6 +184,10 @@ fn create(
     })
 }
 
+/// How the tables of each source are made.
+type Sources = Asked<HashMap<TableName, Definition>>;
+/// May the key of this table be built after its rows?
+type CanWait<'a> = &'a dyn Fn(&TableName) -> bool;
 type Attempt = Result<(Made, Vec<String>), TargetError>;
 
 fn attempt(
@@ -184,12 +195,13 @@ fn attempt(
     site: &mut Site,
     one: &Needed,
     definition: &Definition,
+    owes: bool,
 ) -> Result<Attempt, NotMade> {
     let ddl = ddl(&one.target, definition, site).map_err(|error| {
         let remedy = "look at that column in the source, or create the table in the target yourself";
         NotMade::Failed(UnitFailure::new(Stage::Check, &error, remedy))
     })?;
-    Ok(session.create(&one.target, &ddl, site).map(|made| (made, ddl.notes)))
+    Ok(session.create(&one.target, &ddl, site, owes).map(|made| (made, ddl.notes)))
 }
 
 /// Could it be the expression of a computed column? Syntax errors and missing things, not missing rights.

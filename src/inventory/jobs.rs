@@ -13,7 +13,8 @@ use super::tables::{self, Matches};
 use super::top::Written;
 use super::yaml::Value;
 
-const KEYS: &[&str] = &["source", "from", "until", "hours", "tables", "window", "load", "export"];
+const KEYS: &[&str] =
+    &["source", "from", "until", "hours", "tables", "window", "load", "export", "late_after", "expect_every"];
 const EXAMPLE: &str = "nightly: { source: fab1, from: 2021-08-10, tables: [ … ] }";
 const FROM: &str = "from: 2021-08-10 00:00:00";
 
@@ -60,13 +61,14 @@ fn read_one(
     let rules = Rules::read(reader, fields);
     matches.written(&rules);
     let rules = rules.over(defaults);
+    let expect_every = rules.expected.expect_every;
     let (tables, paths) = fields
         .need(reader, "tables", "tables: [ sor.wpp_adefect_glass_f ]")
         .map(|at| tables::read(reader, &at, &rules, matches))
         .unwrap_or_default()
         .into_iter()
         .unzip();
-    let job = Job { name: name.to_owned(), source, from, until, hours, tables };
+    let job = Job { name: name.to_owned(), source, from, until, hours, expect_every, tables };
     (job, paths)
 }
 

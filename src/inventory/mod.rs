@@ -4,6 +4,7 @@
 //! filled. Whatever is wrong is collected on the way and told at once, with file, line, column, key and
 //! remedy. A fault anywhere means that there is no inventory; a secret anywhere is a fault, and is not shown.
 
+mod alarms;
 mod argv;
 mod catalog;
 mod compare;

@@ -15,12 +15,16 @@ use crate::file_pattern::FilePattern;
 use crate::names::TableName;
 use crate::sql::Condition;
 
+mod alarms;
 mod compare;
 mod load;
+mod rights;
 mod windows;
 
+pub use alarms::*;
 pub use compare::*;
 pub use load::*;
+pub use rights::Rights;
 pub use windows::*;
 
 /// A whole inventory.
@@ -42,6 +46,8 @@ pub struct Inventory {
     pub jobs: Vec<Job>,
     /// For how long what is done is kept.
     pub keep: Keep,
+    /// Who is told when something is wrong.
+    pub alarms: Alarms,
 }
 
 /// For how long things are kept once they are of no more use; `None`: for ever. A day has 24 hours here.
@@ -78,6 +84,8 @@ pub struct Mount {
     pub subdir: String,
     /// Who should own it, by name: `user:group`. Checked by number on every host.
     pub owner: Option<Owner>,
+    /// While more than this waits there for its load, a run begins no further export. Bytes of files.
+    pub waiting: u64,
 }
 
 /// `user:group`, as written.
@@ -207,6 +215,8 @@ pub struct Job {
     pub until: Option<DateTime>,
     /// When new units may start; absent: always.
     pub hours: Option<Hours>,
+    /// A run of the job is expected at least so often; absent: nobody waits for one.
+    pub expect_every: Option<Duration>,
     /// What is moved, defaults filled in.
     pub tables: Vec<TableEntry>,
 }
@@ -253,6 +263,8 @@ pub struct TableEntry {
     pub load: LoadRule,
     /// How it is exported.
     pub export: ExportRule,
+    /// A window that has been due for longer is an alarm; absent: none is.
+    pub late_after: Option<Duration>,
     /// How it is compared.
     pub compare: CompareRule,
 }

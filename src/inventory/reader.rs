@@ -102,8 +102,10 @@ impl Reader {
     }
 
     fn survey_entry(&mut self, at: &At<'_>, key: &Key, node: &Node, names: Names) {
-        let inner = match (names, at.path.is_empty(), key.text.as_str()) {
-            (Names::Keys, true, "sources" | "jobs" | "catalog") => Names::Free,
+        let inner = match (names, at.path.as_str(), key.text.as_str()) {
+            (Names::Keys, "", "sources" | "jobs" | "catalog") | (Names::Keys, "alarms", "sinks") => {
+                Names::Free
+            }
             _ => Names::Keys,
         };
         let named_freely = names == Names::Free && matches!(node.value, Value::Map(_));
@@ -218,6 +220,11 @@ impl Reader {
     /// Is this path written?
     pub(super) fn is_written(&self, path: &str) -> bool {
         self.places.contains_key(path)
+    }
+
+    /// How much is wrong so far.
+    pub(super) fn faults_so_far(&self) -> usize {
+        self.faults.len()
     }
 
     /// Everything that is wrong.

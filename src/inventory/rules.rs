@@ -24,6 +24,15 @@ pub(super) struct Rules {
     pub(super) window: WindowLayer,
     load: LoadLayer,
     export: ExportLayer,
+    /// `late_after` and `expect_every`.
+    pub(super) expected: Expected,
+}
+
+/// What is said about how late something may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Expected {
+    pub(super) late_after: Option<Duration>,
+    pub(super) expect_every: Option<Duration>,
 }
 
 /// What is said about windows.
@@ -81,12 +90,16 @@ struct ExportLayer {
 }
 
 impl Rules {
-    /// The three keys of a map that holds a layer.
+    /// The keys of a map that holds a layer.
     pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Self {
         Self {
             window: fields.get("window").map(|at| read_window(reader, &at)).unwrap_or_default(),
             load: fields.get("load").map(|at| read_load(reader, &at)).unwrap_or_default(),
             export: fields.get("export").map(|at| read_export(reader, &at)).unwrap_or_default(),
+            expected: Expected {
+                late_after: limit(reader, fields, "late_after", "late_after: 2h"),
+                expect_every: limit(reader, fields, "expect_every", "expect_every: 1h"),
+            },
         }
     }
 
@@ -108,6 +121,10 @@ impl Rules {
                 retries: self.export.retries.or(below.export.retries),
                 slice_bytes: self.export.slice_bytes.or(below.export.slice_bytes),
                 compressor: self.export.compressor.or(below.export.compressor),
+            },
+            expected: Expected {
+                late_after: self.expected.late_after.or(below.expected.late_after),
+                expect_every: self.expected.expect_every.or(below.expected.expect_every),
             },
         }
     }

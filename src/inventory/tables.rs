@@ -15,8 +15,19 @@ use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
 
-const KEYS: &[&str] =
-    &["table", "tables", "except", "target", "window", "where", "load", "export", "every", "compare"];
+const KEYS: &[&str] = &[
+    "table",
+    "tables",
+    "except",
+    "target",
+    "window",
+    "where",
+    "load",
+    "export",
+    "every",
+    "late_after",
+    "compare",
+];
 const GLOB: &str = "tables: \"tiny.d*\"";
 const EXAMPLE: &str = "`- sor.wpp_f`, `- { table: sor.wpp_f, window: none }` or `- { tables: \"tiny.d*\" }`";
 
@@ -127,6 +138,7 @@ impl Entry {
             filter: self.filter,
             load: self.rules.load_rule(),
             export: self.rules.export_rule(),
+            late_after: self.rules.expected.late_after,
             compare: self.compare,
         }
     }

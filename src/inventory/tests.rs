@@ -1,5 +1,6 @@
 //! From text to meaning: what a good inventory means, and that no text makes it panic.
 
+mod alarms;
 mod faults;
 mod meaning;
 mod report;

@@ -7,15 +7,20 @@ use jiff::tz::TimeZone;
 use super::model::{Inventory, Keep, Loader, Mount, Owner, Target};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
-use super::scalars::{absolute, is_clean_name, length, text, whole, word};
+use super::scalars::{absolute, is_clean_name, length, size, text, whole, word};
 use super::secrets::{self, TARGET_REMEDY};
 use super::yaml::{Node, Value};
-use super::{catalog, jobs, sources, suggest};
+use super::{alarms, catalog, jobs, sources, suggest};
+
+/// What may stand in `defaults:`.
+const DEFAULTS: &[&str] = &["window", "load", "export", "late_after", "expect_every"];
 
 /// Reads a whole document. Where a fault was put down the inventory may hold anything in that place; the
 /// paths of what it holds come with it.
 pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inventory, Written)> {
-    let known = &["version", "timezone", "mount", "target", "sources", "defaults", "catalog", "jobs", "keep"];
+    let known = &[
+        "version", "timezone", "mount", "target", "sources", "defaults", "catalog", "jobs", "keep", "alarms",
+    ];
     let fields =
         reader.fields(&At::root(root), known, "inventory/first.yml, which comes with gpferry, shows it")?;
     read_version(reader, &fields);
@@ -35,12 +40,12 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
     let defaults = fields
         .get("defaults")
         .and_then(|at| {
-            let fields =
-                reader.fields(&at, &["window", "load", "export"], "defaults: { export: { retries: 2 } }")?;
+            let fields = reader.fields(&at, DEFAULTS, "defaults: { export: { retries: 2 } }")?;
             Some(Rules::read(reader, &fields))
         })
         .unwrap_or_default();
     let keep = fields.get("keep").map(|at| read_keep(reader, &at)).unwrap_or_default();
+    let alarms = fields.get("alarms").map(|at| alarms::read(reader, &at)).unwrap_or_default();
     let catalogs = fields.get("catalog").map(|at| catalog::read(reader, &at, &sources)).unwrap_or_default();
     let jobs = match fields.get("catalog") {
         Some(_) => fields.get("jobs"),
@@ -53,7 +58,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
         })
         .unwrap_or_default();
     Some((
-        Inventory { path: path.to_owned(), timezone, mount, target, sources, catalogs, jobs, keep },
+        Inventory { path: path.to_owned(), timezone, mount, target, sources, catalogs, jobs, keep, alarms },
         written,
     ))
 }
@@ -119,7 +124,8 @@ fn read_timezone(reader: &mut Reader, at: &At<'_>) -> Option<TimeZone> {
 
 fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
     let mut mount = Mount::default();
-    let Some(fields) = reader.fields(at, &["path", "subdir", "owner"], "mount: { path: /mnt/dataTransfer }")
+    let Some(fields) =
+        reader.fields(at, &["path", "subdir", "owner", "waiting"], "mount: { path: /mnt/dataTransfer }")
     else {
         return mount;
     };
@@ -140,6 +146,8 @@ fn read_mount(reader: &mut Reader, at: &At<'_>) -> Mount {
         mount.subdir = subdir.to_owned();
     }
     mount.owner = fields.get("owner").and_then(|at| read_owner(reader, &at));
+    let waiting = fields.get("waiting").and_then(|at| size(reader, &at, "waiting: 32GiB"));
+    mount.waiting = waiting.unwrap_or(mount.waiting);
     mount
 }
 
@@ -248,7 +256,7 @@ pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), (&'static str
 impl Default for Mount {
     /// The default subdirectory of a path that is still to be filled in.
     fn default() -> Self {
-        Self { path: PathBuf::new(), subdir: "file2GP".into(), owner: None }
+        Self { path: PathBuf::new(), subdir: "file2GP".into(), owner: None, waiting: 32 << 30 }
     }
 }
 

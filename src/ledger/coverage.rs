@@ -120,6 +120,7 @@ impl Ledger {
             ids(&self.connection, facts)
         };
         read(&mut facts).map_err(|error| self.error(error))?;
+        facts.owed = self.owed_keys(target_url)?;
         Ok(facts)
     }
 

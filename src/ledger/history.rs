@@ -66,6 +66,8 @@ pub struct Done {
     pub rows_exported: Option<u64>,
     /// Rows in the target.
     pub rows_loaded: Option<u64>,
+    /// Rows that were kept out of it.
+    pub rows_rejected: Option<u64>,
     /// Compressed bytes of its file.
     pub bytes: Option<u64>,
     /// How long the export took.
@@ -160,7 +162,7 @@ impl Ledger {
                 "SELECT job, source, table_name, target, id,
                         coalesce(window_start, CASE WHEN measure LIKE 'id:%' THEN CAST(first AS TEXT) END),
                         coalesce(window_end, CASE WHEN measure LIKE 'id:%' THEN CAST(last AS TEXT) END),
-                        state, stage, rows, rows_loaded, bytes, run, updated_at, error, remedy
+                        state, stage, rows, rows_loaded, bytes, run, updated_at, error, remedy, rows_rejected
                  FROM unit WHERE updated_at >= ?1 AND updated_at < ?2 ORDER BY updated_at DESC",
             )?;
             let rows = statement.query(params![wanted.times()[0], wanted.times()[1]])?;
@@ -199,17 +201,17 @@ impl Ledger {
                         coalesce(u.window_start, CASE WHEN u.measure LIKE 'id:%' THEN CAST(u.first AS TEXT) END),
                         coalesce(u.window_end, CASE WHEN u.measure LIKE 'id:%' THEN CAST(u.last AS TEXT) END),
                         a.state, a.stage, a.rows, a.rows_loaded, a.bytes, a.run, a.ended_at, a.error, a.remedy,
-                        a.attempt, a.started_at, a.export_seconds, a.load_seconds
+                        a.rows_rejected, a.attempt, a.started_at, a.export_seconds, a.load_seconds
                  FROM attempt a LEFT JOIN unit u ON u.source = a.source AND u.id = a.unit
                  WHERE a.started_at >= ?1 AND a.started_at < ?2 ORDER BY a.started_at DESC",
             )?;
             let rows = statement.query(params![wanted.times()[0], wanted.times()[1]])?;
             let read = |row: &Row<'_>| {
                 Ok(Done {
-                    attempt: row.get(16)?,
-                    started_at: row.get(17)?,
-                    export_seconds: row.get(18)?,
-                    load_seconds: row.get(19)?,
+                    attempt: row.get(17)?,
+                    started_at: row.get(18)?,
+                    export_seconds: row.get(19)?,
+                    load_seconds: row.get(20)?,
                     ..unit(row)?
                 })
             };
@@ -254,6 +256,7 @@ fn unit(row: &Row<'_>) -> rusqlite::Result<Done> {
         ended_at: row.get(13)?,
         error: row.get(14)?,
         remedy: row.get(15)?,
+        rows_rejected: row.get(16)?,
         ..Done::default()
     })
 }

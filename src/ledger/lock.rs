@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -84,6 +85,32 @@ impl JobLock {
         // No job's name begins with a dot; what does is the runs' own.
         names.extend(names_there.filter(|name| !name.starts_with('.')));
         names.iter().map(|job| Self::take(ledger, job, now)).collect()
+    }
+}
+
+/// Held while sinks are told, so that none is told the same by two processes at once.
+#[derive(Debug)]
+pub struct AlarmLock {
+    _file: File,
+}
+
+impl AlarmLock {
+    /// Takes it, or waits for so long; `None` where another process holds it all that time.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`] where the lock file cannot be made.
+    pub fn take(ledger: &Path, patience: Duration) -> Result<Option<Self>, LedgerError> {
+        const LOOK_EVERY: Duration = Duration::from_millis(50);
+        // No job's name begins with a dot.
+        let path = directory(ledger).join(".alarms");
+        let end = Instant::now() + patience;
+        loop {
+            match hold(&path).map_err(|error| LedgerError::Io { path: path.clone(), error })? {
+                Held::Ours(file) => return Ok(Some(Self { _file: file })),
+                Held::Anothers(_) if Instant::now() >= end => return Ok(None),
+                Held::Anothers(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 }
 

@@ -18,13 +18,16 @@ use crate::mount::Exported;
 use crate::unit::UnitKey;
 
 mod again;
+pub mod alarms;
 pub mod compared;
 mod coverage;
 pub mod history;
+pub mod job_runs;
 pub mod lock;
 #[cfg(test)]
 mod memory_tests;
 pub mod overview;
+mod owed;
 pub mod prune;
 mod record;
 pub mod remains;
@@ -165,6 +168,8 @@ pub struct Record {
     pub exported: Option<Exported>,
     /// Rows that are in the target.
     pub rows_loaded: Option<u64>,
+    /// Rows that were kept out of it and are written down.
+    pub rows_rejected: Option<u64>,
     /// How long the export took, in seconds.
     pub export_seconds: Option<f64>,
     /// How long the load took, in seconds.

@@ -1,6 +1,7 @@
 //! How far each table is, and how late: from the inventory and what the ledger knows. Pure.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -60,6 +61,12 @@ pub struct TableStatus {
     /// Does the inventory move it? `None` where there was no inventory to read, or where one of its
     /// `catalog:` may do so: those are not asked.
     pub in_inventory: Option<bool>,
+    /// What of its source is told apart.
+    #[serde(skip)]
+    pub series: String,
+    /// How late it may be before that is an alarm.
+    #[serde(skip)]
+    pub late_after: Option<Duration>,
 }
 
 /// Every table of the inventory, and every other that the ledger knows; by job and name.
@@ -72,8 +79,14 @@ pub fn overview(inventory: Option<&Inventory>, known: &Known, now: Timestamp) ->
             (one.job, one.source, one.table) = (job.name.clone(), job.source.clone(), table.to_string());
             one.target = entry.target.as_ref().unwrap_or(table).to_string();
             one.in_inventory = Some(true);
+            one.late_after = entry.late_after;
             if let WindowRule::By(by) = &entry.window {
                 windows(&mut one, by, job, inventory, known, &key, now);
+            }
+            if let WindowRule::None { every: Some(every) } = entry.window {
+                // Never moved yet: nobody can say since when it is due.
+                let moved: Option<Timestamp> = one.loaded_at.as_ref().and_then(|at| at.parse().ok());
+                one.late_seconds = moved.and_then(|at| late(at.checked_add(every.as_duration()).ok()?, now));
             }
             tables.push(one);
             shown.insert(key);
@@ -153,7 +166,8 @@ fn catalog(known: &Known) -> Catalog {
 /// What is simply counted.
 fn numbers(known: &Known, key: &SeriesKey) -> TableStatus {
     let compared = known.compared.get(key).cloned();
-    let mut one = TableStatus { source: key.0.clone(), compared, ..TableStatus::default() };
+    let (source, series) = key.clone();
+    let mut one = TableStatus { source, series, compared, ..TableStatus::default() };
     if let Some(open) = known.open.get(key) {
         (one.job, one.table, one.target) = (open.job.clone(), open.table.clone(), open.target.clone());
         (one.exported, one.unfinished, one.failed) = (open.exported, open.unfinished, open.failed);
@@ -213,10 +227,14 @@ fn windows(
             });
             let Some(end) = end.into_iter().chain(until).min() else { return };
             let due = instant(civil(end), &inventory.timezone).and_then(|end| end.checked_add(by.lag).ok());
-            let late = due.map(|due| now.duration_since(due).as_secs()).filter(|late| *late > 0);
-            one.late_seconds = late.and_then(|late| u64::try_from(late).ok());
+            one.late_seconds = due.and_then(|due| late(due, now));
         }
     }
+}
+
+/// For how many seconds something has been due.
+fn late(due: Timestamp, now: Timestamp) -> Option<u64> {
+    u64::try_from(now.duration_since(due).as_secs()).ok().filter(|late| *late > 0)
 }
 
 /// As far as the ledger alone can say: the measure of the last unit, and the first run of windows.

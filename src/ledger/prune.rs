@@ -16,6 +16,8 @@ pub struct OldHistory {
     pub attempts: u64,
     /// Runs of which no attempt is left.
     pub runs: u64,
+    /// Alarms that are over.
+    pub alarms: u64,
 }
 
 /// Units whose rows are remembered without them. All-or-nothing units stay: they are few, and their row is all there is.
@@ -29,6 +31,13 @@ const ATTEMPTS: &str =
 const RUNS: &str = "FROM run WHERE started_at < ?1 AND NOT EXISTS (
     SELECT 1 FROM attempt WHERE attempt.run = run.id AND NOT (attempt.started_at < ?1
         AND coalesce(attempt.job, '') NOT IN (SELECT value FROM temp.busy)))";
+
+const ALARMS: &str = "FROM alarm WHERE over_at < ?1 AND job NOT IN (SELECT value FROM temp.busy)";
+
+/// What was told of alarms that are gone.
+const ORPHANS: &str = "
+DELETE FROM alarm_message WHERE alarm NOT IN (SELECT number FROM alarm);
+DELETE FROM alarm_delivery WHERE message NOT IN (SELECT id FROM alarm_message)";
 
 impl Ledger {
     /// Counts history that is older than `cut`, and removes it unless `only_look`. What belongs to the `busy` jobs
@@ -66,7 +75,10 @@ impl Ledger {
             };
             // Runs first: which of them go depends on the attempts.
             let runs = one(RUNS)?;
-            let old = OldHistory { runs, units: one(UNITS)?, attempts: one(ATTEMPTS)? };
+            let old = OldHistory { runs, units: one(UNITS)?, attempts: one(ATTEMPTS)?, alarms: one(ALARMS)? };
+            if old.alarms > 0 && !only_look {
+                transaction.execute_batch(ORPHANS)?;
+            }
             transaction.commit()?;
             Ok(old)
         };

@@ -169,16 +169,16 @@ pub(super) fn write_unit(
     let mut statement = transaction.prepare_cached(
         "INSERT INTO unit (source, id, job, table_name, target, target_url, window_start, window_end, state, stage,
                            exported, rows, bytes, rows_loaded, error, remedy, run, updated_at, series, measure,
-                           first, last, loaded_at, tries, tried_in)
+                           first, last, loaded_at, tries, tried_in, rows_rejected)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                 ?22, CASE WHEN ?9 = 'loaded' THEN ?18 END, ?23, CASE WHEN ?23 THEN ?17 END)
+                 ?22, CASE WHEN ?9 = 'loaded' THEN ?18 END, ?23, CASE WHEN ?23 THEN ?17 END, ?24)
          ON CONFLICT (source, id) DO UPDATE SET
              job = ?3, target = ?5, target_url = ?6, window_start = ?7, window_end = ?8, state = ?9, stage = ?10,
              exported = ?11, rows = ?12, bytes = ?13, rows_loaded = ?14, error = ?15, remedy = ?16, run = ?17,
              updated_at = ?18, series = ?19, measure = ?20, first = ?21, last = ?22,
              loaded_at = CASE WHEN ?9 <> 'loaded' THEN NULL WHEN state = 'loaded' THEN loaded_at ELSE ?18 END,
              tries = CASE WHEN ?9 = 'loaded' THEN 0 ELSE tries + (?23 AND tried_in IS NOT ?17) END,
-             tried_in = CASE WHEN ?23 THEN ?17 ELSE tried_in END",
+             tried_in = CASE WHEN ?23 THEN ?17 ELSE tried_in END, rows_rejected = ?24",
     )?;
     statement.execute(params![
         unit.key.source,
@@ -204,6 +204,7 @@ pub(super) fn write_unit(
         interval.start(),
         interval.end(),
         failure.is_some_and(|failure| failure.counts),
+        record.rows_rejected,
     ])?;
     Ok(())
 }
@@ -256,8 +257,8 @@ fn write_attempt(
     let mut statement = transaction.prepare_cached(
         "INSERT OR REPLACE INTO attempt (run, source, unit, attempt, state, stage, rows, bytes, rows_loaded,
                                          export_seconds, load_seconds, error, started_at, ended_at, job,
-                                         table_name, remedy)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                                         table_name, remedy, rows_rejected)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?;
     statement.execute(params![
         run.id,
@@ -277,6 +278,7 @@ fn write_attempt(
         unit.job,
         unit.table.to_string(),
         record.failure.as_ref().map(|failure| failure.remedy.as_str()),
+        record.rows_rejected,
     ])?;
     Ok(())
 }

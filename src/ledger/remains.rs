@@ -97,7 +97,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn is_alive(&self, run: &str) -> bool {
+    /// Is a process at work on this run?
+    pub(super) fn is_alive(&self, run: &str) -> bool {
         let path = run_lock_path(self.path(), run);
         // A lock that cannot be looked at is left alone, and so is what it stands for.
         path.exists() && !matches!(hold(&path), Ok(Held::Ours(_)))

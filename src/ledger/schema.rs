@@ -18,12 +18,27 @@ pub(super) const STEPS: &[Step] = &[
     Step { sql: COVERAGE, then: coverage::of_units },
     step(SWEPT),
     step(TALLIES),
+    step(REJECTED),
+    step(ALARMS),
+    step(OWED),
     step(COMPARED),
 ];
 
 const fn step(sql: &'static str) -> Step {
     Step { sql, then: |_| Ok(()) }
 }
+
+/// Primary keys that tables of the target are still to get: `columns` is JSON.
+const OWED: &str = "
+CREATE TABLE owed_key (
+    target_url   TEXT NOT NULL,
+    schema_name  TEXT NOT NULL,
+    table_name   TEXT NOT NULL,
+    columns      TEXT NOT NULL,
+    oid          INTEGER NOT NULL,
+    PRIMARY KEY (target_url, schema_name, table_name)
+) STRICT, WITHOUT ROWID;
+";
 
 const FIRST: &str = "
 CREATE TABLE run (
@@ -205,6 +220,72 @@ CREATE INDEX unit_by_time ON unit (updated_at);
 CREATE TABLE pruned (
     what  TEXT PRIMARY KEY,
     at    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Rows that were kept out of the target and are written down.
+const REJECTED: &str = "
+ALTER TABLE unit ADD COLUMN rows_rejected INTEGER;
+ALTER TABLE attempt ADD COLUMN rows_rejected INTEGER;
+";
+
+/// What was wrong, what was told of it, and who has heard it. One alarm of a key stands at a time. `job_run` says when
+/// jobs were run; `alarm_look` when everything was looked at last.
+const ALARMS: &str = "
+CREATE TABLE alarm (
+    number        INTEGER PRIMARY KEY AUTOINCREMENT,
+    id            TEXT NOT NULL,
+    key           TEXT NOT NULL,
+    kind          TEXT NOT NULL,
+    job           TEXT NOT NULL,
+    source        TEXT,
+    table_name    TEXT,
+    unit          TEXT,
+    window_start  TEXT,
+    window_end    TEXT,
+    in_group      TEXT,
+    text          TEXT NOT NULL,
+    remedy        TEXT NOT NULL,
+    raised_at     TEXT NOT NULL,
+    seen_at       TEXT NOT NULL,
+    told_at       TEXT NOT NULL,
+    times         INTEGER NOT NULL,
+    acked_at      TEXT,
+    acked_by      TEXT,
+    over_at       TEXT
+) STRICT;
+CREATE UNIQUE INDEX alarm_standing ON alarm (key) WHERE over_at IS NULL;
+
+CREATE TABLE alarm_message (
+    id      TEXT PRIMARY KEY,
+    alarm   INTEGER NOT NULL,
+    phase   TEXT NOT NULL,
+    at      TEXT NOT NULL,
+    text    TEXT NOT NULL,
+    remedy  TEXT NOT NULL
+) STRICT;
+CREATE INDEX alarm_message_by_alarm ON alarm_message (alarm);
+
+CREATE TABLE alarm_delivery (
+    message  TEXT NOT NULL,
+    sink     TEXT NOT NULL,
+    told_at  TEXT,
+    tries    INTEGER NOT NULL DEFAULT 0,
+    error    TEXT,
+    PRIMARY KEY (message, sink)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alarm_delivery_waiting ON alarm_delivery (sink) WHERE told_at IS NULL;
+
+CREATE TABLE alarm_look (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    at   TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE job_run (
+    job             TEXT PRIMARY KEY,
+    expected_since  TEXT,
+    run             TEXT,
+    ran_at          TEXT
 ) STRICT, WITHOUT ROWID;
 ";
 

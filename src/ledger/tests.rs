@@ -27,6 +27,7 @@ pub(super) fn record(state: State) -> Record {
         started_at: Timestamp::UNIX_EPOCH,
         exported: None,
         rows_loaded: None,
+        rows_rejected: None,
         export_seconds: Some(1.234_567),
         load_seconds: None,
         failure: None,

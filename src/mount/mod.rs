@@ -339,8 +339,11 @@ mod tests {
 
     fn mount() -> (tempfile::TempDir, Mount) {
         let directory = tempfile::tempdir().unwrap();
-        let inventory =
-            inventory::Mount { path: directory.path().into(), subdir: "file2GP".into(), owner: None };
+        let inventory = inventory::Mount {
+            path: directory.path().into(),
+            subdir: "file2GP".into(),
+            ..Default::default()
+        };
         let mount = Mount::open(&inventory).unwrap();
         fs::create_dir(directory.path().join("file2GP")).unwrap();
         (directory, mount)

@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn rows_are_kept_as_they_stood_with_line_and_reason() {
         let directory = tempfile::tempdir().unwrap();
-        let inventory = inventory::Mount { path: directory.path().into(), subdir: "f".into(), owner: None };
+        let inventory =
+            inventory::Mount { path: directory.path().into(), subdir: "f".into(), ..Default::default() };
         let mount = Mount::open(&inventory).unwrap();
         let key = UnitKey { source: "s".into(), id: "d^a^t^all".into() };
         let mut file = mount.rejects(&key, "r").unwrap();

@@ -151,8 +151,11 @@ mod tests {
 
     fn world() -> (tempfile::TempDir, Mount, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
-        let written =
-            inventory::Mount { path: directory.path().into(), subdir: "file2GP".into(), owner: None };
+        let written = inventory::Mount {
+            path: directory.path().into(),
+            subdir: "file2GP".into(),
+            ..Default::default()
+        };
         let mount = Mount::open(&written).unwrap();
         let table = directory.path().join("file2GP/s/202108/10/t");
         fs::create_dir_all(&table).unwrap();

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::interval::Interval;
 use crate::measure::{Loaded, Measure};
 use crate::names::TableName;
+use crate::owed::OwedKey;
 
 /// What is known of everything, for one target.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,8 @@ pub struct Facts {
     pub series: HashMap<(String, String), Series>,
     /// What ids were seen in a source's table.
     pub ids: HashMap<IdColumn, Vec<SeenIds>>,
+    /// Primary keys that tables of the target are still to get.
+    pub owed: Vec<OwedKey>,
 }
 
 /// What is known of one series.

@@ -13,11 +13,13 @@ use serde::Serialize;
 use crate::inventory::{Cut, Inventory, Job, Pattern, Source, TableEntry, TableSelector, WindowRule};
 use crate::measure::Measure;
 use crate::names::TableName;
+use crate::owed::OwedKey;
 use crate::unit::{Unit, UnitKey, series_of, variant};
 
 mod compared;
 mod facts;
 mod needed;
+mod owed;
 pub mod slices;
 mod tables;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 pub use compared::{Compared, Comparison, NotCompared, Uncompared, Windows, compared};
 pub use facts::{Facts, IdColumn, Open, OpenState, SeenIds, Series, WantedIds};
 pub use needed::{Needed, tables};
+pub use owed::{key_can_wait, means_target};
 use tables::{Ground, Tables};
 
 /// What an operator narrowed a command to. Empty lists mean everything.
@@ -64,6 +67,8 @@ pub struct Plan {
     pub replaced: Vec<UnitKey>,
     /// By what tables are taken to have been moved whose windows an older gpferry kept without a measure.
     pub assumed: Vec<Assumed>,
+    /// Primary keys that tables of this selection are still to get: `run` builds them.
+    pub owed: Vec<OwedKey>,
 }
 
 /// The measure of windows that were kept without one.
@@ -293,6 +298,10 @@ pub fn plan(
         tables.finish();
     }
     limit(&mut plan, selection);
+    let meant = |key: &&OwedKey| means_target(inventory, selection, &key.table);
+    plan.owed = facts.owed.iter().filter(meant).cloned().collect();
+    // A run holds it to its end.
+    plan.units.shrink_to_fit();
     plan
 }
 

@@ -23,7 +23,7 @@ pub use explain::{Explanation, explain};
 const SECRET_VARIABLES: &[&str] = &["PGPASSWORD", "MYSQL_PWD"];
 
 /// Takes the passwords out of what a process to come inherits.
-fn without_secrets(command: &mut std::process::Command) -> &mut std::process::Command {
+pub(crate) fn without_secrets(command: &mut std::process::Command) -> &mut std::process::Command {
     SECRET_VARIABLES.iter().fold(command, |command, name| command.env_remove(name))
 }
 

@@ -14,14 +14,16 @@ pub fn text(found: &Found<Done>, what: &str, zone: &TimeZone, width: u16) -> Str
     if found.rows.is_empty() {
         return format!("no {what}\n");
     }
-    let mut shown =
-        table(&["STARTED", "STATE", "EXPORTED", "LOADED", "SIZE", "EXPORT", "LOAD", "TRY", "UNIT"]);
+    let mut shown = table(&[
+        "STARTED", "STATE", "EXPORTED", "LOADED", "KEPT OUT", "SIZE", "EXPORT", "LOAD", "TRY", "UNIT",
+    ]);
     for one in &found.rows {
         shown.add_row([
             local(one.started_at.as_ref().or(one.ended_at.as_ref()), zone),
             one.state.clone(),
             number(one.rows_exported),
             number(one.rows_loaded),
+            number(one.rows_rejected.filter(|&rows| rows > 0)),
             one.bytes.map_or_else(|| "-".into(), |bytes| HumanBytes(bytes).to_string()),
             seconds(one.export_seconds),
             seconds(one.load_seconds),
@@ -110,6 +112,7 @@ pub fn csv(found: &Found<Done>, what: &str) -> String {
         attempt,
         "rows_exported",
         "rows_loaded",
+        "rows_rejected",
         "bytes",
         "export_seconds",
         "load_seconds",
@@ -136,6 +139,7 @@ pub fn csv(found: &Found<Done>, what: &str) -> String {
             one.attempt.to_string(),
             number(one.rows_exported),
             number(one.rows_loaded),
+            number(one.rows_rejected),
             number(one.bytes),
             seconds(one.export_seconds),
             seconds(one.load_seconds),
@@ -206,6 +210,6 @@ mod tests {
         };
         let text = csv(&Found { rows: vec![one], more: false }, "attempts");
         assert!(text.starts_with("job,source,table,target,unit,"), "{text}");
-        assert!(text.contains("j,,,,\"a,\"\"b\"\"\",,,,,1,,,,1.50,,,,,\"two\nlines\",\n"), "{text}");
+        assert!(text.contains("j,,,,\"a,\"\"b\"\"\",,,,,1,,,,,1.50,,,,,\"two\nlines\",\n"), "{text}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, count};
+use super::{JSON_VERSION, count, keys};
 use crate::plan::{Change, Note, Plan, Skipped, Why};
 use crate::unit::{Extent, Unit};
 
@@ -22,6 +22,7 @@ pub fn text(plan: &Plan) -> String {
     shown.push_str(&format!("{} to move\n", count(plan.units.len() as u64, "unit")));
     shown.push_str(&skipped(&plan.skipped));
     shown.push_str(&notes(&plan.notes));
+    shown.push_str(&keys::owed(&plan.owed));
     shown
 }
 
@@ -68,7 +69,8 @@ pub(super) fn skipped(skipped: &[Skipped]) -> String {
 /// For programs.
 pub fn json(plan: &Plan) -> Value {
     let units: Vec<Value> = plan.units.iter().map(unit).collect();
-    json!({ "version": JSON_VERSION, "units": units, "skipped": plan.skipped, "notes": plan.notes })
+    json!({ "version": JSON_VERSION, "units": units, "skipped": plan.skipped, "notes": plan.notes,
+            "owed_keys": plan.owed })
 }
 
 /// What identifies and describes a unit.

@@ -26,6 +26,7 @@ pub fn text(pruned: &Pruned, only_look: bool) -> String {
         (pruned.history.units, "loaded unit"),
         (pruned.history.attempts, "attempt"),
         (pruned.history.runs, "run"),
+        (pruned.history.alarms, "alarm"),
     ] {
         if number > 0 {
             text.push_str(&format!("{} of the ledger\n", count(number, what)));
@@ -68,6 +69,7 @@ pub fn json(pruned: &Pruned, only_look: bool) -> Value {
         "load_log": { "rows": pruned.log.rows, "into": pruned.log.into, "in_use": pruned.log.in_use },
         "ledger": {
             "units": pruned.history.units, "attempts": pruned.history.attempts, "runs": pruned.history.runs,
+            "alarms": pruned.history.alarms,
         },
         "problems": pruned.problems.iter().map(|problem| json!({
             "error": problem.to_string(), "remedy": problem.remedy(),

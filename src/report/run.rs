@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::keys;
 use super::plan::{skipped, unit};
 use super::tables::{created, notes};
 use super::{JSON_VERSION, block, count, two_decimals};
@@ -27,6 +28,12 @@ pub struct Totals {
     pub tables_done: u64,
     /// Tables that were made in the target.
     pub created: u64,
+    /// Primary keys that were built after the rows.
+    pub keys_built: u64,
+    /// Those that could not be built.
+    pub keys_failed: u64,
+    /// Those that are still to be built, since a stop came first.
+    pub keys_owed: u64,
     /// Units of the plan.
     pub units: u64,
     /// Units whose rows this run put into the target.
@@ -41,6 +48,8 @@ pub struct Totals {
     pub failed: u64,
     /// Rows that this run put into the target.
     pub rows: u64,
+    /// Rows of the files of exported and loaded units.
+    pub rows_exported: u64,
     /// Rows that this run kept out, and wrote down.
     pub rejected: u64,
     /// Units with such rows whose entry does not allow them.
@@ -63,6 +72,9 @@ impl Totals {
             tables: tables.len() as u64,
             tables_done: tables.values().filter(|&&done| done).count() as u64,
             created: outcome.created.len() as u64,
+            keys_built: outcome.keys.iter().filter(|end| end.failure.is_none()).count() as u64,
+            keys_failed: outcome.keys.iter().filter(|end| end.failure.is_some()).count() as u64,
+            keys_owed: outcome.owed.len() as u64,
             units: outcome.fates.len() as u64,
             closed: outcome.closed as u64,
             ..Self::default()
@@ -71,6 +83,7 @@ impl Totals {
             let Some(fate) = fate else { continue };
             totals.rejected += fate.rejected;
             totals.refused += u64::from(fate.rejected > 0 && unit.entry.load.rejects == Rejects::Fail);
+            totals.rows_exported += fate.record.exported.as_ref().map_or(0, |exported| exported.rows);
             totals.bytes += fate.record.exported.as_ref().map_or(0, |exported| exported.trailer.bytes);
             match (fate.record.state, fate.how) {
                 (State::Loaded, Some(How::AlreadyThere)) => totals.already_there += 1,
@@ -95,12 +108,14 @@ impl Totals {
 /// For people.
 pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, width: u16) -> String {
     let mut shown = failures(plan, outcome, width);
+    shown.push_str(&keys::failures(&outcome.keys, width));
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     // What a plan says beforehand; but this only the run found out.
     let large = plan.notes.iter().filter(|note| matches!(note.change, Change::Large { .. }));
     shown.push_str(&super::plan::notes(large));
     shown.push_str(&notes(&outcome.created));
+    shown.push_str(&keys::owed(&outcome.owed));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
     shown
 }
@@ -114,7 +129,7 @@ fn failures(plan: &Plan, outcome: &Outcome, width: u16) -> String {
     let mut groups: Vec<(&UnitFailure, Vec<&UnitKey>)> = Vec::new();
     let mut places: HashMap<(&str, &str, &str), usize> = HashMap::new();
     for (unit, fate) in plan.units.iter().zip(&outcome.fates) {
-        let Some(failure) = fate.as_ref().and_then(failed) else { continue };
+        let Some(failure) = fate.as_deref().and_then(failed) else { continue };
         let reason = (failure.stage.word(), failure.error.as_str(), failure.remedy.as_str());
         // Keys are each unit's own.
         let place = if failure.keys.is_empty() { places.get(&reason).copied() } else { None };
@@ -160,7 +175,7 @@ fn first_keys(keys: &[(Kind, String)]) -> String {
 
 /// Where the rows that were kept out are.
 fn rejects(plan: &Plan, outcome: &Outcome) -> String {
-    let line = |(unit, fate): (&Unit, &Option<Fate>)| {
+    let line = |(unit, fate): (&Unit, &Option<Box<Fate>>)| {
         let rows = fate.as_ref().map(|fate| fate.rejected).filter(|&rows| rows > 0)?;
         let path = crate::mount::rejects::path(&unit.key);
         let allowed = match unit.entry.load.rejects {
@@ -172,7 +187,25 @@ fn rejects(plan: &Plan, outcome: &Outcome) -> String {
     plan.units.iter().zip(&outcome.fates).filter_map(line).collect()
 }
 
+/// What was done, and, as the last line, what an operator looks at first; it reads alike in every mode of working.
 fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
+    let mut shown = format!("{}\n", done(totals, halves).join(", "));
+    let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
+    if unfinished {
+        shown.push_str("the same command resumes them\n");
+    }
+    let rows = if halves == Halves::Export { totals.rows_exported } else { totals.rows };
+    let mut parts = vec![format!("{}/{} tables", totals.tables_done, totals.tables), count(rows, "row")];
+    if halves == Halves::Both {
+        parts.push(format!("{} created", totals.created));
+    }
+    parts.push(format!("{} failed", totals.failed));
+    shown.push_str(&format!("{}, in {:.2} s\n", parts.join(", "), took.as_secs_f64()));
+    shown
+}
+
+/// What became of units, bytes and keys.
+fn done(totals: &Totals, halves: Halves) -> Vec<String> {
     let units = count(totals.units, "unit");
     let mut parts = match halves {
         Halves::Export => vec![format!("{} of {units} exported", totals.exported)],
@@ -180,30 +213,28 @@ fn summary(totals: &Totals, halves: Halves, took: Duration) -> String {
             vec![format!("{} of {units} loaded", totals.loaded), count(totals.rows, "row")]
         }
     };
-    parts.insert(0, format!("{}/{} tables", totals.tables_done, totals.tables));
     parts.push(HumanBytes(totals.bytes).to_string());
+    if totals.keys_built > 0 {
+        parts.push(format!("{} built", count(totals.keys_built, "key")));
+    }
+    if totals.keys_failed > 0 {
+        parts.push(format!("{} not built", count(totals.keys_failed, "key")));
+    }
     if totals.rejected > 0 {
         parts.push(format!("{} kept out", count(totals.rejected, "row")));
-    }
-    if totals.already_there > 0 {
-        parts.push(format!("{} already there", totals.already_there));
     }
     if totals.exported > 0 && halves != Halves::Export {
         parts.push(format!("{} exported and waiting to be loaded", totals.exported));
     }
-    if totals.closed > 0 {
-        parts.push(format!("{} left for the job's next `hours`", totals.closed));
-    }
-    if totals.left() > 0 {
-        parts.push(format!("{} not finished", totals.left()));
-    }
-    if halves == Halves::Both {
-        parts.push(format!("{} created", totals.created));
-    }
-    parts.push(format!("{} failed", totals.failed));
-    let unfinished = totals.failed + totals.left() > 0 || (totals.exported > 0 && halves != Halves::Export);
-    let resume = if unfinished { ";\nthe same command resumes them" } else { "" };
-    format!("{}, in {:.2} s{resume}\n", parts.join(", "), took.as_secs_f64())
+    let counted = [
+        (totals.already_there, "already there"),
+        (totals.closed, "left for the job's next `hours`"),
+        (totals.left(), "not finished"),
+    ];
+    parts.extend(
+        counted.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")),
+    );
+    parts
 }
 
 /// For programs.
@@ -236,10 +267,13 @@ pub fn json(
         "totals": {
             "units": totals.units, "loaded": totals.loaded, "already_there": totals.already_there,
             "exported": totals.exported, "failed": totals.failed, "left": totals.left(), "outside_hours": totals.closed,
-            "rows": totals.rows, "rejected": totals.rejected, "bytes": totals.bytes,
+            "rows": totals.rows, "rows_exported": totals.rows_exported, "rejected": totals.rejected, "bytes": totals.bytes,
             "tables": totals.tables, "tables_done": totals.tables_done, "created": totals.created,
+            "keys_built": totals.keys_built, "keys_failed": totals.keys_failed, "keys_owed": totals.keys_owed,
         },
         "created": created(&outcome.created),
+        "keys": keys::json(&outcome.keys),
+        "owed_keys": outcome.owed,
         "units": units,
         "skipped": plan.skipped,
     })

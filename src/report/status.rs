@@ -3,10 +3,12 @@
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::{JSON_VERSION, block, count, human, table, trimmed};
+use super::{JSON_VERSION, block, count, keys, table, trimmed};
 use crate::ledger::compared::Verdict;
 use crate::ledger::overview::TableStatus;
 use crate::ledger::status::FailedUnit;
+use crate::owed::OwedKey;
+use crate::window::human;
 
 /// Failed units that are shown to people at most.
 const MOST: usize = 100;
@@ -60,7 +62,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// For people. Columns that would hold nothing but zeros are left out.
-pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String {
+pub fn text(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey], width: u16) -> String {
     if tables.is_empty() {
         return "nothing has been moved yet\n".into();
     }
@@ -84,6 +86,9 @@ pub fn text(tables: &[TableStatus], failed: &[FailedUnit], width: u16) -> String
     if failed.len() > MOST {
         let more = count((failed.len() - MOST) as u64, "more failed unit");
         text.push_str(&format!("\nand {more}: `gpferry history --state failed` lists them\n"));
+    }
+    if !owed.is_empty() {
+        text.push_str(&format!("\n{}", keys::owed(owed)));
     }
     text
 }
@@ -147,6 +152,6 @@ fn one_failed(unit: &FailedUnit, width: u16) -> String {
 }
 
 /// For programs.
-pub fn json(tables: &[TableStatus], failed: &[FailedUnit]) -> Value {
-    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed })
+pub fn json(tables: &[TableStatus], failed: &[FailedUnit], owed: &[OwedKey]) -> Value {
+    json!({ "version": JSON_VERSION, "tables": tables, "failed": failed, "owed_keys": owed })
 }

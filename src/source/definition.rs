@@ -50,6 +50,8 @@ pub struct Definition {
     pub partitioned_by: Option<String>,
     /// Do tables inherit from it that are no partitions? Their rows are its rows, its key is not theirs.
     pub inherited: bool,
+    /// About how many rows it has, where somebody has counted: the last ANALYZE, or the server's statistics.
+    pub rows: Option<u64>,
 }
 
 /// A column.
@@ -119,7 +121,8 @@ pub fn define_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
          CASE WHEN tn.nspname <> 'pg_catalog' AND pg_type_is_visible(\
          CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem ELSE t.oid END) THEN tn.nspname END, \
          a.attnotnull, {generated}, {collation}, array_to_string(k.conkey, ' '), {policy}, {partition}, \
-         EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid) \
+         EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid), \
+         CAST(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0) AS bigint) \
          FROM (VALUES {wanted}) w (s, t) JOIN pg_namespace n ON n.nspname = w.s \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -173,6 +176,7 @@ impl Definitions {
         let (policy, distribution) = (next(), numbers(next()).unwrap_or_default());
         let (partition, partition_key) = (next(), numbers(next()));
         let inherited = next()? == "t";
+        let rows = next().and_then(|rows| rows.parse().ok());
         let growing = self.tables.entry(table).or_default();
         growing.definition.kind = match kind.as_str() {
             "v" | "m" => Kind::View,
@@ -182,6 +186,7 @@ impl Definitions {
         growing.numbers.insert(number, name.clone());
         growing.definition.columns.push(DefinedColumn { name, type_name, not_null, generated, collation });
         growing.definition.inherited = inherited && partition.is_none();
+        growing.definition.rows = rows;
         (growing.key, growing.policy, growing.distribution) = (key, policy, distribution);
         growing.partition = partition.map(|by| (by, partition_key));
         Some(())
@@ -218,7 +223,7 @@ mod tests {
 
     const N: &str = "\\N";
 
-    fn define(rows: &[[&str; 17]]) -> Definition {
+    fn define(rows: &[[&str; 18]]) -> Definition {
         let mut definitions = Definitions::default();
         for row in rows {
             definitions.take(&row.join("\t"));
@@ -244,9 +249,9 @@ mod tests {
     #[test]
     fn keys_keep_their_own_order_and_are_named() {
         let row = |number, name| {
-            let tail = [N, N, N, "3 1", "p", "3", "RANGE", "1", "t"];
+            let tail = [N, N, N, "3 1", "p", "3", "RANGE", "1", "t", "70"];
             let head = ["s", "t", "r", number, name, "integer", N, "t"];
-            <[&str; 17]>::try_from([&head[..], &tail[..]].concat()).unwrap()
+            <[&str; 18]>::try_from([&head[..], &tail[..]].concat()).unwrap()
         };
         let table = define(&[row("1", "a"), row("3", "b\\tc")]);
         assert_eq!(table.primary_key, ["b\tc", "a"]);
@@ -254,11 +259,12 @@ mod tests {
         assert_eq!(table.partitioned_by.as_deref(), Some("RANGE (a)"));
         // Partitions inherit too; only other children are worth a word.
         assert!(!table.inherited);
+        assert_eq!(table.rows, Some(70));
     }
 
     #[test]
     fn what_is_not_there_is_not_invented() {
-        let row = ["s", "t", "v", "1", "m", "mood[]", "My Types", "f", N, "x", "c", N, N, N, N, N, "f"];
+        let row = ["s", "t", "v", "1", "m", "mood[]", "My Types", "f", N, "x", "c", N, N, N, N, N, "f", N];
         let table = define(&[row]);
         assert_eq!((table.kind, table.distribution), (Kind::View, Distribution::None));
         assert_eq!(table.columns[0].type_name, "\"My Types\".mood[]");

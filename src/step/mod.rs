@@ -60,6 +60,8 @@ pub struct UnitFailure {
     pub overlaps: Vec<LogRow>,
     /// The unique constraint that was violated.
     pub constraint: Option<String>,
+    /// The line of the file at which the target refused it, as far as it says.
+    pub line: Option<u64>,
     /// The first colliding keys: cell values, so shown to an operator who asks for them, and written down nowhere.
     pub keys: Vec<(Kind, String)>,
     /// Is it that rows do not fit their columns?
@@ -81,6 +83,7 @@ impl UnitFailure {
             file_is_good: false,
             overlaps: Vec::new(),
             constraint: None,
+            line: None,
             keys: Vec::new(),
             misfit: false,
             told: false,
@@ -102,6 +105,7 @@ impl UnitFailure {
     pub fn of_target(stage: Stage, error: &TargetError) -> Self {
         let can_retry = error.can_retry();
         let constraint = error.violated_key().map(str::to_owned);
+        let line = error.line();
         let file_is_good = !error.blames_rows();
         let (own, misfit) = (error.is_units_own(), error.is_misfit());
         let sqlstate = error.sqlstate().map(str::to_owned);
@@ -111,6 +115,7 @@ impl UnitFailure {
             sqlstate,
             file_is_good,
             constraint,
+            line,
             misfit,
             ..Self::new(stage, error, error.remedy())
         }

@@ -9,6 +9,10 @@ use crate::sql;
 
 /// Keys that collide, and how.
 pub(super) const CLASH: &str = "gpferry_clash";
+/// Keys of staged rows that the target has not yet.
+const FRESH: &str = "gpferry_fresh";
+/// Rows of the target that go to the staged ones.
+const PULLED: &str = "gpferry_pulled";
 
 /// How a row's key collides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,23 +129,23 @@ impl<'a> Clash<'a> {
         if same.is_empty() { "true".into() } else { same.join(" AND ") }
     }
 
-    /// Finds the keys that collide.
+    /// Finds the keys that collide, each with the number of the file's rows that have it.
     pub fn find(&self) -> Vec<String> {
         let key = || self.key.iter().copied();
         let not_null: Vec<String> =
             self.key.iter().map(|column| format!("{} IS NOT NULL", sql::ident(&column.name))).collect();
-        let spread = self.way.spread(|name| self.key.iter().any(|column| column.name == name));
         vec![
             format!(
-                "CREATE TEMP TABLE {CLASH} ON COMMIT DROP AS SELECT {}, CAST('{}' AS text) AS gpferry_kind \
-                 FROM {STAGE} WHERE {} GROUP BY {} HAVING count(*) > 1{spread}",
+                "CREATE TEMP TABLE {CLASH} ON COMMIT DROP AS SELECT {}, CAST('{}' AS text) AS gpferry_kind, \
+                 count(*) AS gpferry_rows FROM {STAGE} WHERE {} GROUP BY {} HAVING count(*) > 1{}",
                 listed(key(), ""),
                 Kind::Twice.word(),
                 not_null.join(" AND "),
                 listed(key(), ""),
+                self.spread()
             ),
             format!(
-                "INSERT INTO {CLASH} SELECT {}, CASE WHEN {} THEN '{}' ELSE '{}' END FROM {STAGE} s \
+                "INSERT INTO {CLASH} SELECT {}, CASE WHEN {} THEN '{}' ELSE '{}' END, 1 FROM {STAGE} s \
                  JOIN {} t ON {} LEFT JOIN {CLASH} c ON {} WHERE c.gpferry_kind IS NULL",
                 listed(key(), "s."),
                 self.identical(),
@@ -151,16 +155,55 @@ impl<'a> Clash<'a> {
                 self.on("s", "t"),
                 self.on("s", "c"),
             ),
+            // What is taken for large is sorted, with all the staged rows that it is joined to.
+            format!("ANALYZE {CLASH}"),
+        ]
+    }
+
+    fn spread(&self) -> String {
+        self.way.spread(|name| self.key.iter().any(|column| column.name == name))
+    }
+
+    /// Remembers which keys of the staged rows are not in the target yet.
+    pub fn remember(&self) -> [String; 2] {
+        let key = || self.key.iter().copied();
+        [
+            format!(
+                "CREATE TEMP TABLE {FRESH} ON COMMIT DROP AS SELECT DISTINCT {} FROM {STAGE} s \
+                 LEFT JOIN (SELECT {}, true AS gpferry_there FROM {}) t ON {} WHERE t.gpferry_there IS NULL{}",
+                listed(key(), "s."),
+                listed(key(), ""),
+                self.way.into(),
+                self.on("s", "t"),
+                self.spread()
+            ),
+            // Else they are taken for few, and each is looked up by itself.
+            format!("ANALYZE {FRESH}"),
+        ]
+    }
+
+    /// Moves rows of the target that came since then to the staged rows that have their keys: finds them, puts them there,
+    /// takes them away here.
+    pub fn pull_back(&self) -> [String; 3] {
+        let (into, columns) = (self.way.into(), self.way.columns(""));
+        [
+            format!(
+                "CREATE TEMP TABLE {PULLED} ON COMMIT DROP AS SELECT {} FROM {into} t JOIN {FRESH} f ON {}{}",
+                self.way.columns("t."),
+                self.on("f", "t"),
+                self.spread()
+            ),
+            format!("INSERT INTO {STAGE} ({columns}) SELECT {columns} FROM {PULLED}"),
+            format!("DELETE FROM {into} AS t USING {PULLED} AS p WHERE {}", self.on("t", "p")),
         ]
     }
 
     /// Rows of the file of a kind.
     pub fn count(&self, kind: Kind) -> String {
-        // But for those that stand there twice, each key is that of one row.
-        if kind != Kind::Twice {
-            return format!("SELECT count(*) FROM {CLASH} c WHERE true{}", of(kind));
-        }
-        format!("SELECT count(*) FROM {STAGE} s JOIN {CLASH} c ON {}{}", self.on("s", "c"), of(kind))
+        format!(
+            "SELECT CAST(COALESCE(sum(c.gpferry_rows), 0) AS bigint) FROM {CLASH} c WHERE true{}",
+            of(kind)
+        )
     }
 
     /// Those of all kinds that meet a condition over the staged rows.
@@ -202,8 +245,13 @@ impl<'a> Clash<'a> {
     pub fn leave_out(&self) -> Vec<String> {
         vec![
             format!("DELETE FROM {STAGE} AS s USING {CLASH} AS c WHERE {}", self.on("s", "c")),
-            format!("DROP TABLE {CLASH}"),
+            self.forget().to_owned(),
         ]
+    }
+
+    /// Forgets the keys.
+    pub fn forget(&self) -> &'static str {
+        "DROP TABLE gpferry_clash"
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use super::{Facts, Session, TargetError};
 use crate::names::TableName;
+use crate::owed::OwedKey;
 use crate::source::definition::{DefinedColumn, Definition, Distribution, Kind};
 use crate::sql::{self, Condition};
 
@@ -39,6 +40,8 @@ pub struct Ddl {
     pub table: String,
     /// Adds the primary key, where there is one.
     pub key: Option<String>,
+    /// The key's columns.
+    pub key_columns: Vec<String>,
     /// What an operator should know of it.
     pub notes: Vec<String>,
 }
@@ -58,10 +61,13 @@ pub struct NoType {
 }
 
 /// What came of making a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Made {
     /// It was made.
-    Created,
+    Created {
+        /// Its key, where that is still to be built.
+        owed: Option<OwedKey>,
+    },
     /// Somebody else made it meanwhile.
     AlreadyThere,
 }
@@ -96,6 +102,7 @@ pub fn ddl(name: &TableName, from: &Definition, site: &Site) -> Result<Ddl, NoTy
     Ok(Ddl {
         table: format!("CREATE TABLE {quoted} ({}){distributed}", columns?.join(", ")),
         key: (!key.is_empty()).then(|| format!("ALTER TABLE {quoted} ADD PRIMARY KEY ({})", idents(key))),
+        key_columns: key.to_vec(),
         notes,
     })
 }
@@ -225,12 +232,18 @@ impl Session {
         self.run("RESET statement_timeout", "reset a setting")
     }
 
-    /// Makes a table, its schema where that is missing, and its key: all of it or nothing. A table that is there is
-    /// left as it is.
+    /// Makes a table, its schema where that is missing, and its key, or where it `owes` that the word of it: all of it or
+    /// nothing. A table that is there is left as it is.
     ///
     /// # Errors
     /// [`TargetError`]; the session can be used on unless it is lost.
-    pub fn create(&mut self, name: &TableName, ddl: &Ddl, site: &mut Site) -> Result<Made, TargetError> {
+    pub fn create(
+        &mut self,
+        name: &TableName,
+        ddl: &Ddl,
+        site: &mut Site,
+        owes: bool,
+    ) -> Result<Made, TargetError> {
         let doing = format!("create {name}");
         for _ in 0..5 {
             let schema = if site.schemas.contains(name.schema()) {
@@ -238,13 +251,13 @@ impl Session {
             } else {
                 format!("CREATE SCHEMA {}; ", sql::ident(name.schema()))
             };
-            let key = ddl.key.as_ref().map(|key| format!("; {key}")).unwrap_or_default();
-            let statements = format!("{schema}{}{key}", ddl.table);
+            let statements = format!("{schema}{}{}", ddl.table, with_key(name, ddl, owes));
             log::debug!("target: {statements}");
             let made = self.client.batch_execute(&format!("BEGIN; {statements}; COMMIT"));
             let Err(error) = made.map_err(|error| TargetError::of(&error, &doing)) else {
                 site.schemas.insert(name.schema().to_owned());
-                return Ok(Made::Created);
+                let owed = if owes && ddl.key.is_some() { self.owed_by(name, ddl)? } else { None };
+                return Ok(Made::Created { owed });
             };
             // The simple protocol leaves the transaction open after an error.
             drop(self.client.batch_execute("ROLLBACK"));
@@ -264,6 +277,20 @@ impl Session {
             }
         }
         Err(TargetError::Lost { doing, why: "others keep making and dropping it".into() })
+    }
+}
+
+/// What follows CREATE TABLE: the key, or the word that it is owed. That the server would take it is tried all the same,
+/// while the table is empty: an append-optimized one has no keys.
+fn with_key(name: &TableName, ddl: &Ddl, owes: bool) -> String {
+    match &ddl.key {
+        None => String::new(),
+        Some(key) if !owes => format!("; {key}"),
+        Some(key) => format!(
+            "; SAVEPOINT key; {key}; ROLLBACK TO SAVEPOINT key; RELEASE SAVEPOINT key; COMMENT ON TABLE {} IS {}",
+            sql::table(name),
+            sql::literal(&OwedKey::comment(&ddl.key_columns))
+        ),
     }
 }
 

@@ -49,6 +49,8 @@ pub enum TargetError {
         message: String,
         /// The constraint, where one was violated.
         constraint: Option<String>,
+        /// The line of the copied data at which it happened, as far as the server says.
+        line: Option<u64>,
     },
 }
 
@@ -61,6 +63,7 @@ impl TargetError {
                 sqlstate: refused.code().code().into(),
                 message: message(refused),
                 constraint: constraint(refused),
+                line: refused.where_().and_then(line),
             },
             None => Self::Lost { doing: doing.into(), why: deepest(error) },
         }
@@ -79,6 +82,14 @@ impl TargetError {
         match self {
             Self::Refused { sqlstate, constraint, .. } if sqlstate == "23505" => constraint.as_deref(),
             Self::Refused { .. } | Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// The line of the copied data at which the server refused, as far as it says: a hint, no more.
+    pub fn line(&self) -> Option<u64> {
+        match self {
+            Self::Refused { line, .. } => *line,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
         }
     }
 
@@ -142,6 +153,9 @@ impl TargetError {
     }
 }
 
+/// What to try where a right is lacking, and nothing else is known.
+pub const LACKING: &str = "grant the loading user what it lacks: gpferry preflight says what that is";
+
 /// What to try, by SQLSTATE.
 fn remedy(sqlstate: &str) -> &'static str {
     match sqlstate {
@@ -150,7 +164,7 @@ fn remedy(sqlstate: &str) -> &'static str {
              stand twice in the source; then delete them in the target or correct the window, and run again"
         }
         "23502" => "a NOT NULL column of the target gets NULLs: correct the rows or the column",
-        "42501" => "grant the loading user what it lacks (INSERT on the table, USAGE on the schema)",
+        "42501" => LACKING,
         "42P01" | "3F000" => "create the table in the target, or correct its name in the inventory",
         "22P02" | "22P04" | "22007" | "22008" | "22003" | "22001" => {
             "a value does not fit its column: compare the column's type on both sides"
@@ -175,6 +189,13 @@ fn constraint(refused: &DbError) -> Option<String> {
         let (name, _) = after.split_once('"')?;
         Some(name.to_owned())
     })
+}
+
+/// The line out of `COPY t, line 7`, whatever the language of the words.
+fn line(context: &str) -> Option<u64> {
+    let first = context.lines().next().filter(|line| line.starts_with("COPY ") && !line.contains('"'))?;
+    let digits = first.len() - first.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    first[first.len() - digits..].parse().ok()
 }
 
 /// The server's message without cell values. Those of class 22 (data exceptions) quote the value, which is
@@ -227,12 +248,22 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_found_in_any_language() {
+        assert_eq!(line("COPY large7, line 1000000"), Some(1_000_000));
+        assert_eq!(line("COPY large7, Zeile 12\nSQL-Anweisung"), Some(12));
+        assert_eq!(line("COPY large7, line 3, column a: \"x 4"), None);
+        assert_eq!(line("COPY large7, line 3, column a"), None);
+        assert_eq!(line("SQL function 3"), None);
+    }
+
+    #[test]
     fn only_what_can_help_by_itself_is_tried_again() {
         let refused = |sqlstate: &str| TargetError::Refused {
             doing: "load".into(),
             sqlstate: sqlstate.into(),
             message: String::new(),
             constraint: None,
+            line: None,
         };
         for sqlstate in ["40P01", "40001", "53300", "08006", "57P03"] {
             assert!(refused(sqlstate).can_retry(), "{sqlstate}");

@@ -85,6 +85,11 @@ impl Facts {
         self.version >= 90_100
     }
 
+    /// Can the right to TRUNCATE be granted?
+    pub(super) fn grants_truncate(&self) -> bool {
+        self.version >= 80_400
+    }
+
     /// Does `unnest` take more than one array?
     pub(super) fn unnests_many(&self) -> bool {
         self.version >= 90_400

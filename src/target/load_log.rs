@@ -105,6 +105,10 @@ const CREATE: &str = "(source text NOT NULL, unit text NOT NULL, job text NOT NU
 /// What finds the units of one table: a load looks for overlaps among them, and a load log grows for years.
 const INDEX: &str = "load_log_by_table";
 
+/// What a claim says, in this order.
+pub(super) const CLAIMED: &str = "source, unit, job, table_name, window_start, window_end, file, mode, rows_exported, \
+     rows_loaded, digest, run, measure, first_id, last_id, rows_rejected, rows_updated, rows_left";
+
 /// Columns that earlier versions of the table did not have.
 const ADDED: &[&str] =
     &["measure text", "first_id bigint", "last_id bigint", "rows_updated bigint", "rows_left bigint"];
@@ -262,9 +266,7 @@ impl Session {
     /// [`TargetError`]. After [`Claim::AlreadyThere`] the transaction, or its savepoint, must be rolled back.
     pub fn claim(&mut self, key: &UnitKey, entry: &Entry<'_>) -> Result<Claim, TargetError> {
         let sql = format!(
-            "INSERT INTO {} (source, unit, job, table_name, window_start, window_end, file, mode, rows_exported, \
-             rows_loaded, digest, run, measure, first_id, last_id, rows_rejected, rows_updated, rows_left) \
-             VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+            "INSERT INTO {} ({CLAIMED}) VALUES ($1, $2, $3, $4, $5::text::timestamp, $6::text::timestamp, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
              $16, $17, $18)",
             self.log
         );
@@ -390,13 +392,13 @@ pub(super) fn instant(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn ids(extent: &Extent) -> Option<(i64, i64)> {
+pub(super) fn ids(extent: &Extent) -> Option<(i64, i64)> {
     match extent {
         Extent::Ids(ids) | Extent::Slice(ids) => Some((ids.start(), ids.end())),
         Extent::Whole | Extent::Repeated(_) | Extent::Nulls | Extent::Times(_) => None,
     }
 }
 
-fn count(rows: Option<i64>) -> u64 {
+pub(super) fn count(rows: Option<i64>) -> u64 {
     rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postgres::{Client, Statement};
 
+mod alarms;
 mod anew;
 mod catalog;
 mod clash;
@@ -19,20 +20,24 @@ mod facts;
 mod load_log;
 pub mod modes;
 mod overlaps;
+mod owed;
 mod passfile;
 mod prune;
 mod read;
 pub mod ready;
 mod shape;
 mod staging;
+mod together;
 
+pub use alarms::AlarmTable;
 pub use catalog::{Column, TargetTable};
 pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
-pub use error::TargetError;
+pub use error::{LACKING, TargetError};
 pub use facts::{Facts, Family};
 pub use load_log::{Claim, Counts, Entry, LogRow};
+pub use owed::KeyError;
 pub use prune::{Held, Merge, Merged, OldRows};
 pub use shape::{Shape, ShapeColumn, Unique};
 pub use staging::Collisions;
@@ -122,13 +127,18 @@ impl Session {
             return self.run("SAVEPOINT unit", "set a savepoint");
         }
         // Before the savepoint: going back to it would take the setting back as well.
+        self.run(&format!("{} SAVEPOINT unit", self.set_limits(limits)), "set a savepoint")?;
+        self.limits = Some(limits);
+        Ok(())
+    }
+
+    /// The statements that set limits for the rest of a transaction.
+    fn set_limits(&self, limits: Limits) -> String {
         let mut sql = format!("SET LOCAL statement_timeout = {};", milliseconds(limits.statement));
         if self.facts.knows_lock_timeout() {
             sql += &format!("SET LOCAL lock_timeout = {};", milliseconds(limits.lock));
         }
-        self.run(&format!("{sql} SAVEPOINT unit"), "set a savepoint")?;
-        self.limits = Some(limits);
-        Ok(())
+        sql
     }
 
     /// Keeps what was done since the savepoint.

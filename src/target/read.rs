@@ -36,8 +36,8 @@ impl Session {
                 Ok(_) => row(String::from_utf8_lossy(&line).trim_end_matches('\n')),
                 Err(error) => {
                     return Err(match data_error(&error) {
-                        TargetError::Refused { sqlstate, message, constraint, .. } => {
-                            TargetError::Refused { doing: doing.into(), sqlstate, message, constraint }
+                        TargetError::Refused { sqlstate, message, constraint, line, .. } => {
+                            TargetError::Refused { doing: doing.into(), sqlstate, message, constraint, line }
                         }
                         TargetError::Lost { why, .. } => TargetError::Lost { doing: doing.into(), why },
                         other @ (TargetError::Address { .. } | TargetError::Connect { .. }) => other,

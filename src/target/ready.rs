@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::{Session, TargetError};
 use crate::names::TableName;
 
+/// Privileges that loading may need.
+const RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+
 /// What the target is, and what its user may do about the load log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
@@ -16,6 +19,8 @@ pub struct Readiness {
     pub encoding: String,
     /// What can be done about the load log.
     pub log: LogAccess,
+    /// May it make temporary tables?
+    pub temporary: bool,
 }
 
 /// What can be done about the load log.
@@ -36,8 +41,8 @@ pub enum LogAccess {
 /// A table of the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReadyTable {
-    /// May the loading user insert into it?
-    pub insertable: bool,
+    /// What the loading user may do with it, in SQL's words; nothing without USAGE on its schema.
+    pub may: Vec<&'static str>,
     /// Its columns, in the table's order.
     pub columns: Vec<ReadyColumn>,
     /// Columns of its primary key; empty where it has none.
@@ -78,12 +83,19 @@ impl Session {
                  (SELECT has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'SELECT') \
                   AND has_table_privilege(c.oid, 'UPDATE') AND has_schema_privilege(n.oid, 'USAGE') \
                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                  WHERE n.nspname = $1::text AND c.relname = $2::text)",
+                  WHERE n.nspname = $1::text AND c.relname = $2::text), \
+                 has_database_privilege(current_database(), 'TEMPORARY')",
                 &[&schema, &table],
             )
             .map_err(of)?;
         let log = log_access(row.get(3), row.get(4), row.get(5));
-        Ok(Readiness { database: row.get(0), user: row.get(1), encoding: row.get(2), log })
+        Ok(Readiness {
+            database: row.get(0),
+            user: row.get(1),
+            encoding: row.get(2),
+            log,
+            temporary: row.get(6),
+        })
     }
 
     /// What the catalog holds of `tables`; a table that is not there is not in the answer.
@@ -98,11 +110,17 @@ impl Session {
         let keys = self.tables(tables)?;
         let generated = if self.facts.generates() { "a.attgenerated <> ''" } else { "false" };
         let identity = if self.facts.has_identities() { "a.attidentity <> ''" } else { "false" };
+        let may = RIGHTS.map(|right| match right {
+            // Where that is no privilege of its own, it is the owner's.
+            "TRUNCATE" if !self.facts.grants_truncate() => "pg_has_role(c.relowner, 'USAGE')".to_owned(),
+            right => format!("has_table_privilege(c.oid, '{right}')"),
+        });
+        let may = may.join(", ");
         // `IN` over two lists, narrowed below: two-array `unnest` is not there before 9.4.
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
              {generated}, a.attnotnull, a.atthasdef OR {identity}, \
-             has_table_privilege(c.oid, 'INSERT') AND has_schema_privilege(n.oid, 'USAGE') \
+             has_schema_privilege(n.oid, 'USAGE'), {may} \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
              WHERE n.nspname = ANY ($1::text[]) AND c.relname = ANY ($2::text[]) \
@@ -116,7 +134,10 @@ impl Session {
             let Some(known) = keys.get(&name) else { continue };
             let table = found.entry(name).or_default();
             table.primary_key.clone_from(&known.primary_key);
-            table.insertable = row.get(7);
+            if row.get(7) {
+                let may = RIGHTS.iter().enumerate().filter(|(n, _)| row.get(8 + n));
+                table.may = may.map(|(_, right)| *right).collect();
+            }
             table.columns.push(ReadyColumn {
                 name: row.get(2),
                 type_name: row.get(3),

@@ -1,12 +1,16 @@
 //! Running the ways of loading: statements whose rows are counted, the staging table, what collides.
 
 use std::io::Read;
+use std::time::Duration;
 
 use super::clash::{Clash, Kind};
 use super::copy::CHUNK;
 use super::modes::Way;
 use super::{Session, TargetError};
 use crate::sql::Statement;
+
+/// How long is soon: longer than `deadlock_timeout`, after which a vacuum gives way.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Rows that collide with one unique constraint, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -137,6 +141,18 @@ impl Session {
         let jit = if self.facts.compiles() { "; SET LOCAL jit = off" } else { "" };
         let memory = if self.facts.distributes() { "" } else { "SET LOCAL work_mem = '128MB'" };
         self.run(&format!("{memory}{jit}"), "set a limit")
+    }
+
+    /// Takes a lock that is of use only where it is to be had soon: a few seconds, in which a server's own cleaning up
+    /// makes way. For servers that can limit the wait.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn lock_soon(&mut self, lock: &str) -> Result<(), TargetError> {
+        log::debug!("target: {lock}");
+        let (soon, usual) = (super::milliseconds(SOON), super::milliseconds(super::LOCK_TIMEOUT));
+        let sql = format!("SET LOCAL lock_timeout = {soon}; {lock}; SET LOCAL lock_timeout = {usual}");
+        self.run(&sql, "lock the table")
     }
 
     /// Finds what of the staged rows collides with a constraint. `keys` of each kind are shown.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
     &["exit", "names", "sql", "stop", "sweep"],
-    &["canon", "file_pattern", "interval", "inventory", "measure", "unit", "window"],
+    &["canon", "file_pattern", "interval", "inventory", "measure", "owed", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],
-    &["failure", "prune", "step"],
+    &["alarm", "failure", "prune", "step"],
     &["engine", "progress", "report"],
     &["cli", "commands"],
 ];

@@ -71,8 +71,8 @@ fn a_table_of_any_types_is_made_as_the_source_has_it_and_then_filled() {
         .says("0/1 tables");
     case.gpferry(&["run", "--create-tables"])
         .expect(0)
-        .says("1/1 tables, 1 of 1 unit loaded, 500 rows")
-        .says("1 created, 0 failed");
+        .says("1 of 1 unit loaded")
+        .says("1/1 tables, 500 rows, 1 created, 0 failed");
     case.assert_same("SELECT * FROM t ORDER BY id");
     case.assert_same(&catalog("t"));
     let key = "SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND conname = 't_pkey'";
@@ -185,8 +185,8 @@ fn whoever_may_not_create_is_told_what_to_grant_and_the_others_go_on() {
         .says("GRANT USAGE, CREATE ON SCHEMA \"closed\" TO \"loader\"")
         .says(&format!("the target refused to create missing.t: permission denied for database {name}"))
         .says("CREATE SCHEMA \"missing\" AUTHORIZATION \"loader\"")
-        .says("1/3 tables, 1 of 3 units loaded")
-        .says("1 created, 2 failed");
+        .says("1 of 3 units loaded")
+        .says("1/3 tables, 0 rows, 1 created, 2 failed");
     assert!(case.files().len() == 1, "{:?}", case.files());
     case.gpferry(&["run", "--tables-only"])
         .expect(3)
@@ -263,7 +263,7 @@ fn a_table_dropped_behind_an_exported_file_is_made_again_or_waits_with_its_file(
     case.both("CREATE TABLE t (id int)");
     case.source.batch_execute("INSERT INTO t VALUES (1), (2)").unwrap();
     case.inventory(&["{ table: public.t, window: none }"]);
-    case.gpferry(&["export"]).expect(0).says("1/1 tables, 1 of 1 unit exported");
+    case.gpferry(&["export"]).expect(0).says("1 of 1 unit exported").says("1/1 tables, 2 rows, 0 failed");
     let file = case.only_file();
     let before = std::fs::metadata(&file).unwrap().modified().unwrap();
     case.target.batch_execute("DROP TABLE t; REVOKE CREATE ON SCHEMA public FROM loader, public").unwrap();

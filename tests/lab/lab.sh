@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The lab: source hosts with an sshd each, a source and a target PostgreSQL, and a shared directory as the mount.
 #
-#   lab.sh install                    the packages, and nothing else
+#   lab.sh install [PACKAGE …]        the packages, and these, and nothing else
 #   lab.sh up DIR [--owner PID] [--tmpfs SIZE]
 #                                     starts it; with --owner it goes when that process does; with --tmpfs the mount
 #                                     is a file system of its own, which can be filled
@@ -35,7 +35,7 @@ as_root() {
 # ---------------------------------------------------------------- packages
 
 PACKAGES=(openssh-server openssh-client postgresql postgresql-client mariadb-server-core mariadb-client-core isal pigz
-    gzip perl-base openssl libssl-dev pkg-config gcc libc6-dev make iproute2 nftables strace faketime)
+    gzip perl openssl libssl-dev pkg-config gcc libc6-dev make iproute2 nftables strace faketime)
 
 install_packages() {
     local missing=() package
@@ -477,6 +477,7 @@ down() {
 
 case ${1:-} in
 install)
+    PACKAGES+=("${@:2}")
     install_packages "$@"
     ;;
 up)

@@ -2,20 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alarms;
 mod argv;
+mod batches;
+mod broken;
 mod catalog;
+mod collide;
 mod commit;
 mod compare;
 mod compare_property;
 mod create;
 mod ends;
 mod keeping;
+mod keys;
 mod memory;
 mod modes;
 mod moves;
 mod oracle;
 mod planted;
 mod preflight;
+mod progress;
 #[expect(dead_code, reason = "the fault suite uses the rest of it")]
 mod proxy;
 mod refuses;

@@ -249,6 +249,11 @@ fn what_collides_is_put_in_quarantine_with_its_reason() {
             "b\"",
         ]
     );
+    let history = case.gpferry(&["history", "--format", "json"]).expect(0).json();
+    let one = &history["units"][0];
+    let counts = ["rows_exported", "rows_loaded", "rows_rejected"].map(|key| one[key].as_u64());
+    assert_eq!(counts, [Some(5), Some(1), Some(4)], "{history}");
+    case.gpferry(&["history"]).expect(0).says("LOADED KEPT OUT SIZE");
     // Loaded is loaded: the next run has nothing to do, and says no more of it.
     case.gpferry(&["run"]).expect(0);
     case.target.batch_execute("DROP SCHEMA gpferry CASCADE; DELETE FROM t WHERE id = 4").unwrap();
@@ -452,6 +457,12 @@ fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
         transaction.batch_execute(&find[0]).unwrap();
         explained.push(find[1].clone());
         explained.extend([clash.count(Kind::Twice), clash.leave_out()[0].clone()]);
+        // Under another name, since it is there by then.
+        let [remember, analyze] = clash.remember();
+        explained.push(remember.replace("gpferry_fresh ON", "gpferry_then ON"));
+        transaction.batch_execute("UPDATE gpferry_stage SET a = a + 2000000").unwrap();
+        transaction.batch_execute(&format!("{remember}; {analyze}")).unwrap();
+        explained.push(clash.pull_back()[0].clone());
         for sql in explained {
             let plan = transaction.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();

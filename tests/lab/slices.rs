@@ -26,6 +26,8 @@ fn a_whole_table_moves_in_slices_of_its_key() {
         let mut case = Case::new("slices");
         fill(&mut case, key, 20_000);
         case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 512KiB } }"]);
+        case.gpferry(&["plan"]).expect(0).says("1 unit to move");
+        case.gpferry(&["plan", "--slices"]).expect(0).says("slice …");
         case.gpferry(&["run"]).expect(0).says("20000 rows");
         case.assert_same("SELECT * FROM t ORDER BY id");
         let measures = format!("SELECT count(*) FROM gpferry.load_log WHERE measure = '{measure}'");
@@ -136,7 +138,33 @@ fn what_is_not_cut_says_why() {
         .batch_execute("INSERT INTO t SELECT i, repeat('x', 90) FROM generate_series(1, 5000) i; ANALYZE t")
         .unwrap();
     case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 64KiB } }"]);
+    case.gpferry(&["plan", "--slices"]).expect(0).says("no primary key by whose values it could be cut");
     case.gpferry(&["run"]).expect(0).says("no primary key by whose values it could be cut").says("5000 rows");
     assert_eq!(case.count(LOG), 1);
+    case.assert_same("SELECT * FROM t ORDER BY id");
+}
+
+#[test]
+fn exports_do_not_run_ahead_of_loads_for_ever() {
+    let mut case = Case::new("waiting");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, at timestamp, v text)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT i, timestamp '2021-08-10' + i * interval '5 seconds', repeat('x', 50) \
+             FROM generate_series(0, 17279) i",
+        )
+        .unwrap();
+    let window = "{ table: public.t, window: { column: at, length: 1h } }";
+    case.inventory_with("    sessions: 1\n", "    from: 2021-08-10\n    until: 2021-08-11\n", &[window]);
+    let mount = format!("path: {}", case.mount().display());
+    case.edit_inventory(&mount, &format!("{mount}, waiting: 1B"));
+    case.target.batch_execute("BEGIN; LOCK t IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut run = case.command(&["run", "-v", "--no-progress"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(run.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("exports wait for loads")));
+    assert_eq!(case.files().len(), 8, "the first batch, and no more");
+    case.target.batch_execute("COMMIT").unwrap();
+    lines.for_each(drop);
+    assert!(run.wait().unwrap().success());
     case.assert_same("SELECT * FROM t ORDER BY id");
 }

@@ -63,6 +63,7 @@ fn record(state: State) -> Record {
         started_at: Timestamp::UNIX_EPOCH,
         exported: None,
         rows_loaded: None,
+        rows_rejected: None,
         export_seconds: None,
         load_seconds: None,
         failure: None,

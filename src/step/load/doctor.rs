@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
+use super::head::Hint;
 use super::rejected::Rejected;
 use super::way::{self, KEYS_SHOWN, as_source};
-use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed};
+use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed, limits_named};
 use crate::csv::{Cutter, Rows};
 use crate::inventory::{LoadMode, LoadRule, OnPkViolation};
 use crate::source::rows;
@@ -25,6 +26,15 @@ pub(super) enum Sorting {
     SkipIdentical,
     /// They are written to the rejects.
     Quarantine,
+}
+
+/// How a unit is loaded that was refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again<'a> {
+    /// What is done with rows whose keys collide.
+    pub(super) sorting: Sorting,
+    /// Where the COPY got to that was refused.
+    pub(super) hint: Option<Hint<'a>>,
 }
 
 /// What came of looking after a unit.
@@ -65,7 +75,10 @@ pub fn mend(
     };
     let begun = session.begin().and_then(|()| session.ease_sorting());
     let again = begun.map_err(NotLoaded::SessionLost).and_then(|()| {
-        let done = way::load(session, ground, cargo, rule, sorting)?;
+        let hint = failure.constraint.as_deref().zip(failure.line);
+        let hint = hint.map(|(constraint, line)| Hint { constraint, line });
+        let again = sorting.map(|sorting| Again { sorting, hint });
+        let done = way::load(session, ground, cargo, rule, again)?;
         if let Done::Copied(counts) = done {
             session.confirm(&cargo.unit.key, counts.loaded).map_err(NotLoaded::SessionLost)?;
         }
@@ -92,7 +105,7 @@ pub fn mend(
         Err(NotLoaded::Failed(more)) => {
             let usable = session.rollback().is_ok();
             // Told with the collisions, it is the first failure; refused otherwise, the next obstacle.
-            let more = *more;
+            let more = limits_named(*more, written, begin.elapsed());
             *failure =
                 if more.told { UnitFailure { constraint: failure.constraint.clone(), ..more } } else { more };
             (Mended::Failed, usable)
@@ -138,7 +151,9 @@ pub(super) fn sort_out(
             }
         }
         left += if sorting == Sorting::SkipIdentical { collisions.identical } else { 0 };
-        if !blocked {
+        if !blocked && collisions.rows() == 0 {
+            session.touch(clash.forget(), "leave colliding rows out").map_err(fatal_or_failed)?;
+        } else if !blocked {
             session.touch_all(&clash.leave_out(), "leave colliding rows out").map_err(fatal_or_failed)?;
         }
         if collisions.rows() > 0 {

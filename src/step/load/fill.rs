@@ -7,6 +7,7 @@
 use super::rejected::Rejected;
 use super::{Cargo, Ground, NotLoaded, failed, fatal_or_failed, reader};
 use crate::csv::{Cutter, Rows};
+use crate::gzip::CheckedReader;
 use crate::step::{Stage, UnitFailure};
 use crate::target::{CopyError, Session, TargetError};
 
@@ -53,9 +54,20 @@ pub(super) fn whole(
     cargo: &Cargo<'_>,
     table: &str,
 ) -> Result<u64, NotLoaded> {
-    let reader = reader(ground, cargo.exported).map_err(failed)?;
+    let reader = reader(ground, cargo).map_err(failed)?;
+    let rows = part(session, cargo, table, reader)?;
+    agree(ground, cargo, rows).map(|()| rows)
+}
+
+/// What a reader hands out of it, which is whole rows, by one COPY.
+pub(super) fn part(
+    session: &mut Session,
+    cargo: &Cargo<'_>,
+    table: &str,
+    reader: CheckedReader,
+) -> Result<u64, NotLoaded> {
     match session.copy_to(table, &cargo.exported.columns, reader) {
-        Ok(rows) => agree(ground, cargo, rows).map(|()| rows),
+        Ok(rows) => Ok(rows),
         Err(CopyError::File(error)) => Err(failed(UnitFailure::of_file(&error))),
         Err(CopyError::Start(error)) => Err(NotLoaded::SessionLost(error)),
         Err(CopyError::Data(error)) => Err(fatal_or_failed(error)),
@@ -63,7 +75,7 @@ pub(super) fn whole(
 }
 
 /// Holds a number of rows against what was exported.
-fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<(), NotLoaded> {
+pub(super) fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<(), NotLoaded> {
     if rows == cargo.exported.rows {
         return Ok(());
     }
@@ -92,7 +104,7 @@ struct Sieve<'a, 'r> {
 
 impl Sieve<'_, '_> {
     fn file(&mut self, ground: Ground<'_>) -> Result<(), NotLoaded> {
-        let mut reader = reader(ground, self.cargo.exported).map_err(failed)?;
+        let mut reader = reader(ground, self.cargo).map_err(failed)?;
         let (mut cutter, mut buffer) = (Cutter::default(), vec![0; READ]);
         loop {
             match reader.next(&mut buffer).map_err(|error| failed(UnitFailure::of_file(&error)))? {
@@ -180,6 +192,7 @@ mod tests {
             sqlstate: "22P02".into(),
             message: message.into(),
             constraint: None,
+            line: None,
         };
         assert_eq!(reason(&refused("bad \"…\" at line 1, column a")), "22P02: bad \"…\", column a");
         assert_eq!(reason(&refused("extra data at line 1")), "22P02: extra data");

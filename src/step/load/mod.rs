@@ -1,5 +1,5 @@
-//! Loading: one transaction per group of units, each unit under its own savepoint, the load log in the same
-//! transaction.
+//! Loading: one transaction per group of units, the load log in the same transaction. Where one of a group fails, each
+//! unit is loaded under a savepoint of its own, so that it takes only itself back.
 //!
 //! The chain of counts is closed here: rows that the source's COPY reported = rows that the target's COPY
 //! reported = rows in the load log. A break anywhere rolls the unit back.
@@ -14,17 +14,24 @@ use crate::inventory::{LoadMode, LoadRule};
 use crate::mount::{Exported, Mount};
 use crate::sql;
 use crate::stop::Stop;
-use crate::target::{Claim, CommitError, Counts, Entry, Limits, LogRow, Session, TargetError};
+use crate::target::{Claim, CommitError, Counts, Entry, LACKING, Limits, LogRow, Session, TargetError};
 use crate::unit::Unit;
 
 mod anew;
 mod doctor;
 mod fill;
+mod head;
+mod reads;
 mod rejected;
+mod together;
 mod way;
 
 pub use anew::{Anew, Proof};
 pub use doctor::{Mended, mend};
+pub use reads::Reads;
+
+/// From so many compressed bytes on it is told how much of a file has been read.
+const LARGE: u64 = 1 << 20;
 
 /// What a load stands on.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +46,8 @@ pub struct Ground<'a> {
     pub zone: &'a TimeZone,
     /// Whether keys that collide, which are cell values, may be shown.
     pub show_keys: bool,
+    /// Who hears how much of a large file has been read.
+    pub reads: &'a Reads,
     /// Whether units take the place of what is there of them.
     pub anew: Option<&'a Anew>,
 }
@@ -94,19 +103,21 @@ enum Inside {
     Failed(UnitFailure),
 }
 
-/// Loads a group of units of one source in one transaction. The session must be outside a transaction, and is
-/// of no more use after anything but [`Group::Answered`].
+/// Loads a group of units in one transaction. The session must be outside a transaction, and is of no more use after
+/// anything but [`Group::Answered`].
+///
+/// Nearly always all of it fits, so it is tried without savepoints first; where that fails, one unit after another
+/// under its own, which tells whose fault it was.
 pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]) -> Group {
-    if let Err(error) = session.begin() {
-        return Group::Dead(error);
-    }
-    let mut inside = Vec::with_capacity(cargo.len());
-    for one in cargo {
-        match load_one(session, ground, one) {
-            Ok(done) => inside.push(done),
-            Err(error) => return Group::Dead(error),
-        }
-    }
+    let inside = match together::load(session, ground, cargo) {
+        Ok(Some(inside)) => Ok(inside),
+        Ok(None) => one_by_one(session, ground, cargo),
+        Err(error) => Err(error),
+    };
+    let inside = match inside {
+        Ok(inside) => inside,
+        Err(error) => return Group::Dead(error),
+    };
     match session.commit() {
         Ok(()) => {}
         Err(CommitError::Aborted(error)) => return Group::Dead(error),
@@ -115,6 +126,16 @@ pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]
     Group::Answered(
         cargo.iter().zip(inside).map(|(one, inside)| (one.index, answer(session, one, inside))).collect(),
     )
+}
+
+/// One unit after another, each under its savepoint; the transaction is left open.
+fn one_by_one(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &[Cargo<'_>],
+) -> Result<Vec<Inside>, TargetError> {
+    session.begin()?;
+    cargo.iter().map(|one| load_one(session, ground, one)).collect()
 }
 
 /// The answer for one unit, after the COMMIT that holds it.
@@ -256,6 +277,15 @@ fn limits_named(failure: UnitFailure, rule: &LoadRule, took: Duration) -> UnitFa
             "raise `load.timeout` for this table, or make its windows shorter; look at pg_stat_activity for what \
              slows the target down",
         ),
+        // Any other remedy knows more.
+        Some("42501") if failure.remedy == LACKING => UnitFailure {
+            remedy: format!(
+                "grant the loading user what it lacks; mode `{}`, as the inventory has it here, needs {}",
+                rule.mode.word(),
+                rule.rights().words()
+            ),
+            ..failure
+        },
         Some("55P03") => named("load.lock_timeout", rule.lock_timeout, &failure.remedy),
         _ => failure,
     }
@@ -288,12 +318,14 @@ enum Done {
     AlreadyThere,
 }
 
-fn reader(ground: Ground<'_>, exported: &Exported) -> Result<CheckedReader, UnitFailure> {
+fn reader(ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<CheckedReader, UnitFailure> {
+    let exported = cargo.exported;
     let file = ground
         .mount
         .open_exported(exported, ground.stop)
         .map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    Ok(CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer))
+    let reader = CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer);
+    Ok(if exported.trailer.bytes < LARGE { reader } else { reader.telling(ground.reads.of(cargo.index)) })
 }
 
 fn entry<'a>(run: &'a str, cargo: &Cargo<'a>, mode: LoadMode, counts: Counts) -> Entry<'a> {

@@ -1,7 +1,7 @@
 //! One unit's way into its table where that is more than a COPY: what is replaced is taken away, the rows are staged
 //! and computed, updated and inserted, and every row of the file is accounted for before the load log says so.
 
-use super::doctor::{Sorting, sort_out};
+use super::doctor::{Again, Sorting, sort_out};
 use super::fill::{fill, whole};
 use super::rejected::Rejected;
 use super::{Cargo, Done, Ground, NotLoaded, entry, failed, fatal_or_failed, overlap};
@@ -16,14 +16,14 @@ use crate::target::{Claim, Counts, Session, Shape};
 /// Keys of each kind that are shown, where an operator asked for them.
 pub(super) const KEYS_SHOWN: usize = 3;
 
-/// Loads a unit by `rule`, under the savepoint that is set. `sorting` says what becomes of rows whose keys collide;
+/// Loads a unit by `rule`, under the savepoint that is set. `again` says what becomes of rows whose keys collide;
 /// without it the server refuses them.
 pub(super) fn load(
     session: &mut Session,
     ground: Ground<'_>,
     cargo: &Cargo<'_>,
     rule: &LoadRule,
-    sorting: Option<Sorting>,
+    again: Option<Again<'_>>,
 ) -> Result<Done, NotLoaded> {
     let unit = cargo.unit;
     if rule.mode == LoadMode::Insert
@@ -39,8 +39,8 @@ pub(super) fn load(
     let mut rejected = Rejected::new(ground, *cargo, rule.reject_limit.of(cargo.exported.rows));
     let road = Road { ground, cargo, rule, shape: &shape, way: &way };
     let counts = match rule.mode {
-        LoadMode::Insert => road.insert(session, &mut rejected, sorting)?,
-        LoadMode::Replace => road.replace(session, &mut rejected, sorting)?,
+        LoadMode::Insert => road.insert(session, &mut rejected, again)?,
+        LoadMode::Replace => road.replace(session, &mut rejected, again)?,
         LoadMode::Update | LoadMode::Merge => road.update(session, &mut rejected)?,
     };
     run_own(session, &rule.after, "after")?;
@@ -76,12 +76,13 @@ fn run_own(session: &mut Session, statements: &[Statement], key: &str) -> Result
     Ok(())
 }
 
-struct Road<'a> {
-    ground: Ground<'a>,
-    cargo: &'a Cargo<'a>,
+/// What a unit's way is made of.
+pub(super) struct Road<'a> {
+    pub(super) ground: Ground<'a>,
+    pub(super) cargo: &'a Cargo<'a>,
     rule: &'a LoadRule,
-    shape: &'a Shape,
-    way: &'a Way<'a>,
+    pub(super) shape: &'a Shape,
+    pub(super) way: &'a Way<'a>,
 }
 
 impl Road<'_> {
@@ -94,18 +95,30 @@ impl Road<'_> {
         &self,
         session: &mut Session,
         rejected: &mut Rejected<'_>,
-        sorting: Option<Sorting>,
+        again: Option<Again<'_>>,
     ) -> Result<Counts, NotLoaded> {
-        if sorting.is_none() && self.rule.mapping.is_empty() {
+        let maps = !self.rule.mapping.is_empty();
+        if again.is_none() && !maps {
             let loaded = fill(session, self.ground, self.cargo, &self.way.into(), rejected)?;
             return Ok(Counts { loaded, ..self.counts(rejected) });
         }
-        self.stage(session, rejected)?;
+        // What only tells loads nothing. Where rows may not fit, each is looked at; where rows are computed, or spread
+        // over segments, a line says nothing.
+        let plain = !maps && rejected.limit() == 0 && !session.facts().distributes();
+        let hint = again.filter(|again| plain && again.sorting != Sorting::Tell).and_then(|again| again.hint);
+        let head = match hint {
+            Some(hint) => self.head_and_rest(session, hint)?,
+            None => None,
+        };
+        if head.is_none() {
+            self.stage(session, rejected)?;
+        }
         let mut left = 0;
-        if let Some(sorting) = sorting {
+        if let Some(Again { sorting, .. }) = again {
             left = sort_out(session, self.ground, self.cargo, self.way, self.shape, sorting, rejected)?;
         }
-        let loaded = session.touch(&self.way.insert_all(), "take the rows").map_err(fatal_or_failed)?;
+        let loaded = head.unwrap_or(0)
+            + session.touch(&self.way.insert_all(), "take the rows").map_err(fatal_or_failed)?;
         Ok(Counts { loaded, left, ..self.counts(rejected) })
     }
 
@@ -114,11 +127,11 @@ impl Road<'_> {
         &self,
         session: &mut Session,
         rejected: &mut Rejected<'_>,
-        sorting: Option<Sorting>,
+        again: Option<Again<'_>>,
     ) -> Result<Counts, NotLoaded> {
         let conditions = self.conditions()?;
         self.clear(session, &conditions)?;
-        let counts = self.insert(session, rejected, sorting)?;
+        let counts = self.insert(session, rejected, again)?;
         if conditions.is_empty() {
             return Ok(counts);
         }

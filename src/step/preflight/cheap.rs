@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_mount_that_can_be_used_is_not_refused_and_one_that_is_not_there_is() {
         let directory = tempfile::tempdir().unwrap();
-        let mount = |path: &Path| Mount { path: path.into(), subdir: "file2GP".into(), owner: None };
+        let mount = |path: &Path| Mount { path: path.into(), subdir: "file2GP".into(), ..Mount::default() };
         assert_eq!(checks(&mount(directory.path()), true), []);
         let missing = checks(&mount(&directory.path().join("no")), false);
         assert_eq!(missing[0].id, "mount.exists", "{missing:?}");

@@ -125,7 +125,9 @@ impl SourceVisit {
                     }),
                 };
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
-                let wanted = Wanted { table, target, window };
+                let rights = entry.load.rights();
+                let computed = entry.load.mapping.iter().map(|(column, _)| column.clone()).collect();
+                let wanted = Wanted { table, target, window, rights, computed };
                 if !self.wanted.contains(&wanted) {
                     self.wanted.push(wanted);
                 }

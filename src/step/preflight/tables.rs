@@ -253,16 +253,7 @@ fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTabl
     };
     let mut checks = vec![Check::ok("target.table", &subject, format!("{} columns", table.columns.len()))];
     let name = sql::table(&wanted.target);
-    if !table.insertable {
-        let user = sql::ident(&found.readiness.user);
-        let remedy = format!("`GRANT INSERT, SELECT ON {name} TO {user}` (and USAGE on its schema)");
-        checks.push(Check::fail(
-            "target.insert",
-            &subject,
-            "the loading user may not insert into it",
-            remedy,
-        ));
-    }
+    checks.extend(rights(found, wanted, &table.may));
     checks.push(match table.primary_key.as_slice() {
         [] => Check::warn(
             "target.key",
@@ -278,11 +269,37 @@ fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTabl
     checks
 }
 
+/// Whether the loading user may do what the way of loading needs.
+fn rights(found: &TargetFound, wanted: &Wanted, may: &[&str]) -> Vec<Check> {
+    let (subject, user) = (wanted.target.to_string(), sql::ident(&found.readiness.user));
+    let lacking: Vec<&str> =
+        wanted.rights.table.iter().copied().filter(|right| !may.contains(right)).collect();
+    let mut checks = Vec::new();
+    if !lacking.is_empty() {
+        let seen = format!("the loading user lacks {} on it", lacking.join(", "));
+        let table = sql::table(&wanted.target);
+        let remedy = format!("`GRANT {} ON {table} TO {user}` (and USAGE on its schema)", lacking.join(", "));
+        checks.push(Check::fail("target.rights", &subject, seen, remedy));
+    }
+    if wanted.rights.temporary && !found.readiness.temporary {
+        let database = sql::ident(&found.readiness.database);
+        let seen = "rows are staged on the way into it, and the loading user may not make temporary tables";
+        let remedy = format!("`GRANT TEMPORARY ON DATABASE {database} TO {user}`");
+        checks.push(Check::fail("target.rights", &subject, seen, remedy));
+    }
+    checks
+}
+
 fn columns(wanted: &Wanted, source: &SourceTable, target: &TargetTable) -> Vec<Check> {
     let (subject, name) = (wanted.target.to_string(), sql::table(&wanted.target));
     let mut checks = Vec::new();
+    let maps = !wanted.computed.is_empty();
     for column in source.columns.iter().filter(|column| !column.generated) {
+        if wanted.computed.contains(&column.name) {
+            continue;
+        }
         match target.columns.iter().find(|there| there.name == column.name) {
+            None if maps => {}
             None => {
                 let remedy = format!(
                     "`ALTER TABLE {name} ADD COLUMN {} {}`",
@@ -296,7 +313,10 @@ fn columns(wanted: &Wanted, source: &SourceTable, target: &TargetTable) -> Vec<C
         }
     }
     for extra in &target.columns {
-        if !extra.generated && !source.columns.iter().any(|column| column.name == extra.name) {
+        if !extra.generated
+            && !wanted.computed.contains(&extra.name)
+            && !source.columns.iter().any(|column| column.name == extra.name)
+        {
             checks.push(extra_column(&subject, &name, extra));
         }
     }

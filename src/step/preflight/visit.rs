@@ -6,7 +6,7 @@ use globset::Glob;
 
 use super::access::Entry;
 use super::facts::{HostFacts, Proof};
-use crate::inventory::{Engine, TableEntry};
+use crate::inventory::{Engine, Rights, TableEntry};
 use crate::measure::Scale;
 use crate::names::TableName;
 use crate::remote::Identity;
@@ -82,6 +82,10 @@ pub struct Wanted {
     pub target: TableName,
     /// How its windows are cut; `None` where it is moved whole.
     pub window: Option<WantedWindow>,
+    /// What the loading user must be allowed.
+    pub rights: Rights,
+    /// Columns of the target that expressions fill; the source may have others then.
+    pub computed: Vec<String>,
 }
 
 /// The column that windows are cut by.

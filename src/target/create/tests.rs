@@ -143,6 +143,7 @@ fn remedies_are_commands_for_whoever_may_give_them() {
         sqlstate: sqlstate.into(),
         message: String::new(),
         constraint: None,
+        line: None,
     };
     let tried =
         |schema: &str| remedy(&refused("42501"), &TableName::new(schema, "t").unwrap(), &site(POSTGRES));

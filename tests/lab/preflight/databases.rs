@@ -101,12 +101,45 @@ fn a_table_that_may_not_be_read_or_written_is_found() {
     one_fault(&case, "source.readable", "may not read", "GRANT SELECT ON \"public\".\"t\"");
     case.source.batch_execute("GRANT SELECT ON t TO gpadmin").unwrap();
     case.target.batch_execute("REVOKE INSERT ON t FROM loader").unwrap();
-    one_fault(
-        &case,
-        "target.insert",
-        "may not insert",
-        "GRANT INSERT, SELECT ON \"public\".\"t\" TO \"loader\"",
-    );
+    one_fault(&case, "target.rights", "lacks INSERT on it", "GRANT INSERT ON \"public\".\"t\" TO \"loader\"");
+}
+
+#[test]
+fn each_way_of_loading_asks_for_its_own_rights() {
+    let mut case = ready("rights");
+    case.edit_inventory("from: 2026-01-01", "from: 2026-01-01\n    until: 2026-01-02");
+    let take = "REVOKE ALL ON t FROM loader; GRANT INSERT, SELECT ON t TO loader";
+    case.target.batch_execute(take).unwrap();
+    case.gpferry(&["preflight"]).expect(0);
+    let written = std::fs::read_to_string(case.path("inventory.yml")).unwrap();
+    for (load, right) in [
+        ("{ mode: update, match: [id] }", "UPDATE"),
+        ("{ mode: merge, match: [id] }", "UPDATE"),
+        ("{ on_pk_violation: merge }", "UPDATE"),
+        ("{ mode: replace }", "DELETE"),
+    ] {
+        std::fs::write(case.path("inventory.yml"), &written).unwrap();
+        case.edit_inventory("table: public.t,", &format!("table: public.t, load: {load},"));
+        let grant = format!("GRANT {right} ON \"public\".\"t\" TO \"loader\"");
+        one_fault(&case, "target.rights", &format!("lacks {right} on it"), &grant);
+        // Not asked beforehand, the load says as much.
+        if !load.contains("on_pk") {
+            let needed = format!("{right} on the table, USAGE on its schema");
+            case.gpferry(&["run"]).expect(3).says("42501").says(&needed);
+        }
+        case.target.batch_execute(&grant).unwrap();
+        case.gpferry(&["preflight"]).expect(0);
+        case.target.batch_execute(take).unwrap();
+    }
+    std::fs::write(case.path("inventory.yml"), &written).unwrap();
+    let database = case.database().to_owned();
+    case.target.batch_execute(&format!("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")).unwrap();
+    case.gpferry(&["preflight"]).expect(0);
+    case.edit_inventory("table: public.t,", "table: public.t, load: { on_pk_violation: quarantine },");
+    let grant = format!("GRANT TEMPORARY ON DATABASE \"{database}\" TO \"loader\"");
+    one_fault(&case, "target.rights", "may not make temporary tables", &grant);
+    case.target.batch_execute(&grant).unwrap();
+    case.gpferry(&["preflight"]).expect(0);
 }
 
 #[test]

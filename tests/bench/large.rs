@@ -1,0 +1,36 @@
+//! One large table, from export to loaded.
+
+use serde_json::{Value, json};
+
+use crate::Settings;
+use crate::measure::Ways;
+use crate::support::Case;
+use crate::world::{csv_megabytes, fill, floor, gpferry, hand_pipeline, reset};
+
+pub(crate) fn measure(settings: &Settings) -> Value {
+    let mut case = Case::new("bench_large");
+    fill(&mut case, settings.rows);
+    case.inventory(&["{ table: public.large, window: none }"]);
+    let megabytes = csv_megabytes(&case);
+    println!(
+        "\n{} rows, {megabytes:.0} MB of CSV, primary key of four columns; medians of {}",
+        settings.rows, settings.rounds
+    );
+    let mut ways = Ways::new(&["hand", "floor", "gpferry"]);
+    for _ in 0..settings.rounds {
+        reset(&mut case, &["large"]);
+        let hand = hand_pipeline(&case, &["large"]);
+        reset(&mut case, &["large"]);
+        let floor = floor(&case);
+        reset(&mut case, &["large"]);
+        let ours = gpferry(&case, &["run"]);
+        assert_eq!(case.count("SELECT count(*) FROM large"), i64::try_from(settings.rows).unwrap());
+        ways.round(&[hand, floor, ours]);
+    }
+    let told = ways.finish();
+    let against =
+        |way: &str| told["gpferry"]["seconds"].as_f64().unwrap() / told[way]["seconds"].as_f64().unwrap();
+    println!("  gpferry against the floor: {:.3}", against("floor"));
+    json!({ "rows": settings.rows, "csv_mb": megabytes, "ways": told, "ratio_hand": against("hand"),
+            "ratio_floor": against("floor") })
+}

@@ -1,0 +1,277 @@
+//! Each way of loading, and what follows a collision, broken in the middle: nothing of the unit stays, and it loads
+//! once what broke it is gone.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::proxy::Proxy;
+use crate::support::{Case, Ran, Side, lab, ran};
+
+/// A way, and what it makes of rows 1 to 6 (`new`) where the target has 4 (`old`, or the same row).
+struct Way {
+    name: &'static str,
+    load: &'static str,
+    /// What stands in row 4 before.
+    before: &'static str,
+    /// Broken in what follows the rollback, not in the first try.
+    again: bool,
+    rows: &'static [&'static str],
+    /// Exit code once nothing breaks it.
+    code: i32,
+}
+
+const ALL_NEW: &[&str] = &["(1,new)", "(2,new)", "(3,new)", "(4,new)", "(5,new)", "(6,new)"];
+const KEPT: &[&str] = &["(1,new)", "(2,new)", "(3,new)", "(4,old)", "(5,new)", "(6,new)"];
+
+const WAYS: &[Way] = &[
+    Way { name: "insert", load: "{ mode: insert }", before: "", again: false, rows: ALL_NEW, code: 0 },
+    Way {
+        name: "update",
+        load: "{ mode: update }",
+        before: "old",
+        again: false,
+        rows: &["(4,new)"],
+        code: 0,
+    },
+    Way { name: "merge", load: "{ mode: merge }", before: "old", again: false, rows: ALL_NEW, code: 0 },
+    Way { name: "replace", load: "{ mode: replace }", before: "old", again: false, rows: ALL_NEW, code: 0 },
+    Way {
+        name: "quarantine",
+        load: "{ on_pk_violation: quarantine }",
+        before: "old",
+        again: true,
+        rows: KEPT,
+        code: 3,
+    },
+    Way {
+        name: "skip",
+        load: "{ on_pk_violation: skip_identical }",
+        before: "new",
+        again: true,
+        rows: ALL_NEW,
+        code: 0,
+    },
+    Way {
+        name: "then_merge",
+        load: "{ on_pk_violation: merge }",
+        before: "old",
+        again: true,
+        rows: ALL_NEW,
+        code: 0,
+    },
+];
+
+impl Way {
+    /// A case of this way, whose statements on the table end by waiting for an advisory lock.
+    fn case(&self, name: &str) -> Case {
+        let mut case = Case::new(&format!("{name}_{}", self.name));
+        case.both("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        case.source.batch_execute("INSERT INTO t SELECT i, 'new' FROM generate_series(1, 6) i").unwrap();
+        if !self.before.is_empty() {
+            case.target.execute("INSERT INTO t VALUES (4, $1)", &[&self.before]).unwrap();
+        }
+        // Only where rows are staged has the first try been taken back.
+        let there = if self.again { "to_regclass('pg_temp.gpferry_stage') IS NOT NULL" } else { "true" };
+        case.target
+            .batch_execute(&format!(
+                "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {there} THEN \
+                 PERFORM pg_advisory_xact_lock(42); END IF; RETURN NULL; END $$; \
+                 CREATE TRIGGER wait_here AFTER INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION wait_here()"
+            ))
+            .unwrap();
+        case.inventory(&[&format!("{{ table: public.t, window: none, load: {} }}", self.load)]);
+        case
+    }
+
+    fn before(&self) -> Vec<String> {
+        if self.before.is_empty() { Vec::new() } else { vec![format!("(4,{})", self.before)] }
+    }
+
+    fn nothing_stays(&self, case: &mut Case) {
+        assert_eq!(rows(case), self.before(), "{}", self.name);
+        assert_eq!(case.count("SELECT count(*) FROM gpferry.load_log"), 0, "{}", self.name);
+    }
+
+    fn loads(&self, case: &mut Case) {
+        case.gpferry(&["run"]).expect(self.code);
+        assert_eq!(rows(case), self.rows, "{}", self.name);
+        assert_eq!(case.count("SELECT count(*) FROM gpferry.load_log"), 1, "{}", self.name);
+    }
+}
+
+fn rows(case: &mut Case) -> Vec<String> {
+    let rows = case.target.query("SELECT CAST(t AS text) FROM t ORDER BY 1", &[]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+fn load(case: &Case) -> Child {
+    let password = std::fs::read_to_string(lab().get("LAB_PGPASSFILE")).unwrap();
+    let password = password.lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
+    // So that all that follows is loading.
+    case.gpferry_with(&["export"], &[("PGPASSWORD", &password)]).expect(0);
+    let mut command = case.command(&["load"]);
+    command.env("PGPASSWORD", password).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Looks again and again until there is something, for a minute at most.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The end of a run, in the midst of which `meanwhile` goes on.
+fn end(what: &str, mut run: Child, mut meanwhile: impl FnMut()) -> Ran {
+    until(what, || {
+        meanwhile();
+        run.try_wait().unwrap()
+    });
+    ran(run.wait_with_output().unwrap())
+}
+
+const WAITING: &str = "FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+     WHERE l.locktype = 'advisory' AND NOT l.granted AND a.datname = current_database() AND a.usename = 'loader'";
+
+#[test]
+fn a_killed_backend_leaves_nothing_of_the_unit_in_any_way() {
+    for way in WAYS {
+        let mut case = way.case("backend");
+        let mut hold = Side::Target.connect(case.database());
+        hold.batch_execute("SELECT pg_advisory_lock(42)").unwrap();
+        let mut killed = 0;
+        let run = load(&case);
+        // As often as it tries: then the unit has failed.
+        end(way.name, run, || {
+            killed += case.count(&format!("SELECT count(pg_terminate_backend(l.pid)) {WAITING}"));
+        })
+        .expect(3)
+        .says("1 failed");
+        assert!(killed > 0, "{}: nobody came that far", way.name);
+        way.nothing_stays(&mut case);
+        hold.batch_execute("SELECT pg_advisory_unlock(42)").unwrap();
+        way.loads(&mut case);
+    }
+}
+
+#[test]
+fn a_cut_connection_leaves_nothing_of_the_unit_in_any_way() {
+    for way in WAYS {
+        let mut case = way.case("line");
+        let direct = format!("127.0.0.1:{}/{}", lab().get("LAB_TARGET_PORT"), case.database());
+        let proxy = Proxy::new("127.0.0.1", lab().get("LAB_TARGET_PORT").parse().unwrap());
+        let over = format!("127.0.0.1:{}/{}?sslmode=disable", proxy.port(), case.database());
+        case.edit_inventory(&direct, &over);
+        let mut hold = Side::Target.connect(case.database());
+        hold.batch_execute("SELECT pg_advisory_lock(42)").unwrap();
+        let run = load(&case);
+        let waiting = format!("SELECT count(*) {WAITING}");
+        until(way.name, || (case.count(&waiting) > 0).then_some(()));
+        proxy.refuse();
+        let ended = end(way.name, run, || ());
+        assert_ne!(ended.code, 0, "{}: {}{}", way.name, ended.stdout, ended.stderr);
+        // The server's side has not heard of it: it goes on, up to where it should hear of a COMMIT.
+        hold.batch_execute("SELECT pg_advisory_unlock(42)").unwrap();
+        let sessions =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'loader'";
+        until(way.name, || (case.count(sessions) == 0).then_some(()));
+        way.nothing_stays(&mut case);
+        case.edit_inventory(&over, &direct);
+        way.loads(&mut case);
+    }
+}
+
+/// A file system of its own for a tablespace of the target; gone with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn new() -> Self {
+        let small = Self(PathBuf::from(lab().get("LAB_DIR")).join("small"));
+        std::fs::create_dir(&small.0).unwrap();
+        // The owner of the server's data.
+        let data: String = Side::Target
+            .connect("postgres")
+            .query_one("SELECT current_setting('data_directory')", &[])
+            .unwrap()
+            .get(0);
+        let owner = std::fs::metadata(data).unwrap();
+        let own = |of: &dyn Fn(&std::fs::Metadata) -> u32| of(&owner);
+        let (uid, gid) =
+            (own(&std::os::unix::fs::MetadataExt::uid), own(&std::os::unix::fs::MetadataExt::gid));
+        let options = format!("size=8m,mode=700,uid={uid},gid={gid}");
+        let path = small.0.display().to_string();
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs", &path]).status();
+        assert!(done.unwrap().success(), "cannot mount a tmpfs");
+        small
+    }
+
+    fn fill(&self) {
+        // To the last block, whatever the file system calls a block.
+        let ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(0), &mut &ballast).unwrap_err();
+        assert_eq!(full.raw_os_error(), Some(28), "{full}");
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_of_the_unit_in_any_way() {
+    let small = Small::new();
+    let mut admin = Side::Target.connect("postgres");
+    admin.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", small.0.display())).unwrap();
+    admin.batch_execute("GRANT CREATE ON TABLESPACE small TO loader").unwrap();
+    for way in WAYS {
+        let mut case = way.case("disk");
+        // What follows a collision needs room to stage the rows, what comes before it room in the table.
+        if way.again {
+            let set =
+                format!("ALTER ROLE loader IN DATABASE {} SET temp_tablespaces = small", case.database());
+            case.target.batch_execute(&set).unwrap();
+        } else {
+            // Rows of a page each, which no compression helps.
+            case.source
+                .batch_execute("ALTER TABLE t ADD w text; ALTER TABLE t ALTER w SET STORAGE PLAIN")
+                .unwrap();
+            case.source
+                .batch_execute(
+                    "UPDATE t SET w = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 253) i)",
+                )
+                .unwrap();
+            case.target
+                .batch_execute("ALTER TABLE t ADD w text; ALTER TABLE t ALTER w SET STORAGE PLAIN")
+                .unwrap();
+            case.target
+                .batch_execute("DROP TRIGGER wait_here ON t; ALTER TABLE t SET TABLESPACE small")
+                .unwrap();
+        }
+        small.fill();
+        let ran = case.gpferry(&["run"]);
+        small.empty();
+        if !way.again {
+            case.target.batch_execute("ALTER TABLE t SET TABLESPACE pg_default").unwrap();
+        }
+        ran.expect(3).says("SQLSTATE 53100").says("the target's disk is full: make room");
+        assert_eq!(case.count("SELECT count(*) FROM gpferry.load_log"), 0, "{}", way.name);
+        let kept = case.target.query("SELECT CAST(id AS text) || v FROM t", &[]).unwrap();
+        let kept: Vec<String> = kept.iter().map(|row| row.get(0)).collect();
+        let expected = if way.before.is_empty() { vec![] } else { vec![format!("4{}", way.before)] };
+        assert_eq!(kept, expected, "{}", way.name);
+        case.gpferry(&["run"]).expect(way.code);
+        let loaded = way.rows.len();
+        assert_eq!(case.count("SELECT count(*) FROM t"), i64::try_from(loaded).unwrap(), "{}", way.name);
+    }
+}

@@ -1,0 +1,73 @@
+//! A file of which only the last part can collide is loaded by its parts, with the same outcome as by the whole.
+
+use crate::support::{Case, Ran, Side};
+
+/// 1000 rows, some of two lines; 400 and 990 stand twice, the second of 990 is the last row; 900 and 950 are in the
+/// target, 950 as it is. The COPY gets as far as the second 400, which stands after 800.
+fn case(name: &str, more: &str) -> Case {
+    let mut case = Case::new(name);
+    case.source
+        .batch_execute(
+            "CREATE TABLE t (id int, v text, at serial); \
+             INSERT INTO t SELECT i, CASE WHEN i % 7 = 0 THEN E'two \"\\n\" lines' ELSE 'row' END FROM generate_series(1, 800) i; \
+             INSERT INTO t VALUES (400, 'again'); \
+             INSERT INTO t SELECT i, 'row' FROM generate_series(801, 997) i; INSERT INTO t VALUES (990, 'again'), (NULL, 'x'); \
+             ALTER TABLE t DROP COLUMN at; DELETE FROM t WHERE id IS NULL",
+        )
+        .unwrap();
+    case.target
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (900, 'other'), (950, 'row')",
+        )
+        .unwrap();
+    case.target.batch_execute(more).unwrap();
+    case.inventory(&["{ table: public.t, window: none, load: { on_pk_violation: quarantine } }"]);
+    case
+}
+
+/// What must be there whichever way it went.
+fn sorted(case: &mut Case, ran: &Ran) {
+    assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
+    let log = "SELECT rows_exported || ' ' || rows_loaded || ' ' || rows_rejected FROM gpferry.load_log";
+    let logged: String = case.target.query_one(log, &[]).unwrap().get(0);
+    assert_eq!(logged, "999 993 6");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 995);
+    assert_eq!(case.count("SELECT count(*) FROM t WHERE id IN (400, 990)"), 0);
+    assert_eq!(case.count("SELECT count(*) FROM t WHERE id = 900 AND v = 'other'"), 1);
+    assert_eq!(case.count("SELECT count(*) FROM t WHERE v = E'two \"\\n\" lines'"), 114);
+}
+
+#[test]
+fn only_what_can_collide_is_staged_and_rows_before_it_go_back_to_it() {
+    let mut case = case("parts", "");
+    let ran = case.gpferry(&["run", "-vv"]);
+    sorted(&mut case, &ran);
+    ran.says("gpferry_pulled").silent_about("the whole file is staged");
+}
+
+#[test]
+fn whoever_may_not_take_rows_away_stages_the_whole_file() {
+    let mut case = case("parts_rights", "REVOKE ALL ON t FROM loader; GRANT INSERT, SELECT ON t TO loader");
+    let ran = case.gpferry(&["run", "-vv"]);
+    sorted(&mut case, &ran);
+    ran.says("the whole file is staged").silent_about("gpferry_pulled");
+}
+
+#[test]
+fn who_writes_into_the_table_meanwhile_is_not_waited_for() {
+    let mut case = case("parts_writer", "");
+    let mut other = Side::Target.connect(case.database());
+    other.batch_execute("BEGIN; INSERT INTO t VALUES (5000, 'theirs')").unwrap();
+    let ran = case.gpferry(&["run", "-vv"]);
+    other.batch_execute("ROLLBACK").unwrap();
+    sorted(&mut case, &ran);
+    ran.says("the whole file is staged").silent_about("gpferry_pulled");
+}
+
+#[test]
+fn two_constraints_see_the_whole_file() {
+    let mut case = case("parts_two", "CREATE UNIQUE INDEX other ON t (id, v)");
+    let ran = case.gpferry(&["run", "-vv"]);
+    sorted(&mut case, &ran);
+    ran.silent_about("gpferry_pulled");
+}
