@@ -269,3 +269,18 @@ fn windows_of_numbers_say_what_the_numbers_are() {
     assert_eq!(ids.cut, Cut::Ids { step: 1000, from: Some(-5), until: Some(99) });
     assert_eq!((ids.null_window, ids.measure().to_string()), (NullWindow::Include, "id:n".into()));
 }
+
+#[test]
+fn how_a_table_is_compared_is_read_key_by_key() {
+    let with = |compare: &str| {
+        let entry = format!("window: none, compare: {compare} }}");
+        read(&SMALL.replace("window: none }", &entry))
+    };
+    let rule = with("{ group: ope_id, key: [a, b], except: [c], where: \"site = 'x'\" }").unwrap();
+    let rule = &rule.jobs[0].tables[0].compare;
+    assert_eq!((rule.group.as_deref(), rule.key.len(), rule.except.len()), (Some("ope_id"), 2, 1));
+    assert_eq!(rule.filter.as_ref().map(ToString::to_string).as_deref(), Some("(site = 'x')"));
+    for wrong in ["{ by: a }", "{ key: [a, a] }", "{ where: \"a = 1; drop table t\" }", "deep"] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
+}

@@ -75,7 +75,7 @@ impl Windows {
     fn count(&self) -> usize {
         match self {
             Windows::Listed(extents) => extents.len(),
-            Windows::Cut { grid, loaded, .. } => grid.touched(loaded),
+            Windows::Cut { grid, loaded, .. } => loaded.iter().map(|one| grid.count(*one)).sum(),
         }
     }
 }
@@ -369,21 +369,22 @@ impl Piece<'_> {
             }
         };
         let range = if is_ids { all_numbers() } else { range(selection) };
-        // What lies far from the range is not cut at all.
-        let loaded = loaded.into_iter().filter(|one| one.overlaps(&range));
-        let step = grid.step.unwrap_or(i64::MAX);
-        let near = Interval::new(range.start().saturating_sub(step), range.end().saturating_add(step));
-        let near = near.unwrap_or(range);
-        let cut = |one: Interval<i64>| {
-            // To whole cells, so that none has another edge than without the range.
-            let start = if one.start() < near.start() { grid.floor(near.start()) } else { one.start() };
-            let end = if one.end() > near.end() { grid.floor(near.end()) } else { one.end() };
-            Interval::new(start.max(one.start()), end.min(one.end()))
-        };
-        let loaded =
-            loaded.filter_map(|one| if grid.step.is_some() { cut(one) } else { Some(one) }).collect();
+        let loaded = near(grid, loaded, range);
         Windows::Cut { grid, loaded, over, range, is_ids }
     }
+}
+
+/// What of the loaded intervals lies near a range, to whole cells: what is far from it is not cut at all.
+fn near(grid: Grid, loaded: Vec<Interval<i64>>, range: Interval<i64>) -> Vec<Interval<i64>> {
+    let loaded = loaded.into_iter().filter(|one| one.overlaps(&range));
+    let Some(step) = grid.step else { return loaded.collect() };
+    let (first, end) = (range.start().saturating_sub(step), range.end().saturating_add(step));
+    let whole = |one: Interval<i64>| {
+        let start = if one.start() < first { grid.floor(first) } else { one.start() };
+        let end = if one.end() > end { grid.floor(end) } else { one.end() };
+        Interval::new(start.max(one.start()), end.min(one.end()))
+    };
+    loaded.filter_map(whole).collect()
 }
 
 /// What `--from` and `--until` mean.
@@ -399,4 +400,30 @@ fn extent(is_ids: bool, cell: Interval<i64>) -> Extent {
     }
     // Both ends are the numbers of civil times, one before the other.
     Window::new(civil(cell.start()), civil(cell.end())).map_or(Extent::Ids(cell), Extent::Times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is cut only near a range has the edges that it has without one.
+        #[test]
+        fn a_range_chooses_windows_and_cuts_none(
+            loaded in proptest::collection::vec((0i64..300, 1i64..90), 0..6), origin in 0i64..40, step in 1i64..30,
+            over in 0i64..500, range in (-20i64..320, 1i64..200), is_open in any::<bool>(),
+        ) {
+            let loaded = merged(loaded.into_iter().filter_map(|(start, length)| Interval::new(start, start + length)).collect());
+            let range = if is_open { all_numbers() } else { Interval::new(range.0, range.0 + range.1).unwrap() };
+            let grid = Grid { origin, step: Some(step) };
+            let all: Vec<_> = loaded.iter().flat_map(|one| grid.cells(*one)).collect();
+            let wanted: Vec<Extent> =
+                all.into_iter().filter(|cell| cell.end() <= over && cell.overlaps(&range)).map(Extent::Ids).collect();
+            let near = near(grid, loaded, range);
+            let cut = Windows::Cut { grid, loaded: near, over, range, is_ids: true };
+            prop_assert!(cut.count() >= wanted.len());
+            prop_assert_eq!(cut.cells().collect::<Vec<_>>(), wanted);
+        }
+    }
 }

@@ -138,7 +138,8 @@ fn reladiff(case: &Case) -> Option<f64> {
     let program = std::env::var("GPFERRY_BENCH_RELADIFF").ok()?;
     let lab = lab();
     let url = |socket: &str, port: &str| {
-        format!("postgresql://postgres@/{}?host={}&port={}", case.database(), lab.get(socket), lab.get(port))
+        let socket = lab.get(socket).replace('/', "%2F");
+        format!("postgresql://postgres:x@{socket}:{}/{}", lab.get(port), case.database())
     };
     let begin = Instant::now();
     let said = Command::new(program)
