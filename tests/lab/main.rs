@@ -12,6 +12,7 @@ mod commit;
 mod compare;
 mod compare_property;
 mod create;
+mod day;
 mod ends;
 mod keeping;
 mod keys;
