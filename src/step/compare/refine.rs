@@ -12,7 +12,7 @@ use super::{Both, Difference, Key, Kind, Side, Told, Unread};
 use crate::source::postgres::fields;
 
 /// So many rows are read one by one at a time.
-const AT_ONCE: u64 = 20_000;
+const AT_ONCE: u64 = 10_000;
 /// So many rows of a table are read one by one in all; beyond it a difference is told as "at least".
 const BUDGET: u64 = 2_000_000;
 /// So many buckets one question names.
