@@ -9,7 +9,7 @@ fn standing(case: &Case) -> Vec<String> {
     let json = case.gpferry(&["alarm", "list", "--format", "json"]).expect(0).json();
     let alarms = json["alarms"].as_array().unwrap().iter();
     let mut found: Vec<String> =
-        alarms.map(|one| format!("{} {} {}", one["kind"], one["table"], one["window_start"])).collect();
+        alarms.map(|one| format!("{} {} {}", one["condition"], one["table"], one["window_start"])).collect();
     found.sort();
     found
 }
@@ -34,7 +34,7 @@ fn what_is_changed_on_purpose_is_told_repaired_and_over() {
         .unwrap();
     let windows = "{ table: public.t, window: { column: at, length: 4h } }";
     case.inventory_with("", DAY, &[windows, "{ table: public.whole, window: none }"]);
-    let sinks = "alarms: { sinks: { dm: { table: { name: dm.system_alarm, like: system_alarm } } } }\njobs:";
+    let sinks = "alarms: { sinks: { dm: { kind: table, like: system_alarm } } }\njobs:";
     case.edit_inventory("jobs:", sinks);
     case.gpferry(&["run"]).expect(0);
     case.gpferry(&["compare", "--deep"]).expect(0);
@@ -49,7 +49,8 @@ fn what_is_changed_on_purpose_is_told_repaired_and_over() {
         )
         .unwrap();
     case.gpferry(&["compare", "--deep"]).expect(4);
-    let windows = ["00", "04", "16", "20"].map(|hour| format!("\"difference\" \"public.t\" \"2021-08-10T{hour}:00:00\""));
+    let windows = ["00", "04", "16", "20"]
+        .map(|hour| format!("\"difference\" \"public.t\" \"2021-08-10T{hour}:00:00\""));
     let mut wanted = windows.to_vec();
     wanted.push("\"difference\" \"public.whole\" null".into());
     wanted.sort();
