@@ -13,7 +13,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
     let mut case = Case::new("bench_collision");
     fill(&mut case, rows);
     case.inventory(&[
-        "{ table: public.large, window: none, load: { on_pk_violation: quarantine, rejects: allow } }",
+        "{ table: public.large, window: none, export: { slice_bytes: 1TiB }, load: { on_pk_violation: quarantine, rejects: allow } }",
     ]);
     println!("\n{rows} rows, the last of which collides, and `on_pk_violation: quarantine`; loads alone");
     let mut ways = Ways::new(&["clean", "collided"]);
