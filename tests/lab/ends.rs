@@ -222,7 +222,7 @@ fn a_line_that_is_cut_in_the_middle_is_tried_again() {
     case.inventory(&["{ table: public.t, window: none }"]);
     let child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the export began", Duration::from_secs(20), || {
-        let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%pg_sleep%' OR query LIKE 'COPY%public%\"t\"%'";
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%public%\"t\"%'";
         case.source.query_one(running, &[]).unwrap().get::<_, i64>(0) > 0
     });
     // The sshd child that serves this runner: the one whose socket it holds.

@@ -125,8 +125,10 @@ fn all_slices_are_of_one_state() {
     ran(run.wait_with_output().unwrap()).expect(0).says("20000 rows").silent_about("different moments");
     assert!(case.count(LOG) >= 4, "{}", case.count(LOG));
     assert_eq!(case.count("SELECT count(*) FROM t WHERE v IN ('new', 'changed')"), 0);
-    let left =
-        case.source.query_one("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'", &[]);
+    let left = case.source.query_one(
+        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()",
+        &[],
+    );
     assert_eq!(left.unwrap().get::<_, i64>(0), 0);
 }
 
