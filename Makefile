@@ -12,7 +12,7 @@ demo: install
 
 # Most tests wait for servers: more of them at once than there are cores.
 test: install
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --locked
 
 # The proof by faults, in its long form: GPFERRY_FAULTS_RUNS=300, GPFERRY_FAULTS_SEED= replays one.
 faults: install
