@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufRead, IsTerminal, Write as _};
-use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use crate::engine::compare::{Ground as Looking, compare};
 use crate::engine::{Ground, Halves, Outcome, ask as ask_both, execute, remains};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{Inventory, LoadMode, LoadRule, OnPkViolation};
+use crate::inventory::Inventory;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
 use crate::plan::{Comparison, Plan, Selection, Windows, compared};
@@ -32,7 +31,11 @@ use crate::step::compare::{Difference, Told, Unread};
 use crate::step::load::{Anew, Proof};
 use crate::stop::Stop;
 use crate::target::Address;
-use crate::unit::{Extent, Unit};
+use crate::unit::Extent;
+
+mod way;
+
+use way::{Differing, Way, again, way};
 
 /// Everything that a repair stands on.
 struct World<'a> {
@@ -41,28 +44,6 @@ struct World<'a> {
     target: &'a Address,
     pool: &'a Pool,
     stop: &'a Stop,
-}
-
-/// A window that differs, as it was just compared.
-struct Differing {
-    table: usize,
-    extent: Extent,
-    difference: Difference,
-    /// Columns by which its rows are found, where there are such.
-    key: Option<Vec<String>>,
-    proof: Option<Proof>,
-}
-
-/// How a window is moved again.
-enum Way {
-    /// What is there goes, as long as it is what was compared.
-    Replace,
-    /// What is there goes, whatever it is.
-    ReplaceAll,
-    /// Rows are updated and inserted; what only the target has stays.
-    Merge,
-    /// It is not.
-    Leave(&'static str),
 }
 
 /// Moves again what differs.
@@ -207,31 +188,6 @@ fn differing(table: usize, told: Told) -> Vec<Differing> {
         .collect()
 }
 
-/// Decides how a window is moved again. `mixed`: rows of others stand in it too, which a replacement would take away.
-fn way(differing: &Differing, delete_extra: bool, mixed: bool) -> Way {
-    let Difference { missing, extra, changed, exact } = differing.difference;
-    if mixed {
-        return match &differing.key {
-            Some(_) if missing + changed > 0 || !exact => Way::Merge,
-            Some(_) | None => Way::Leave(
-                "others fill the table too (`compare.where`), so it is not emptied: delete by hand what is too much",
-            ),
-        };
-    }
-    match (extra == 0 && exact, delete_extra, missing + changed == 0 && exact, &differing.key) {
-        (true, _, _, _) => Way::Replace,
-        (false, true, _, _) => Way::ReplaceAll,
-        (false, false, true, _) => Way::Leave(
-            "only the target has these rows; `--delete-extra` deletes what the source does not have",
-        ),
-        (false, false, false, Some(_)) => Way::Merge,
-        (false, false, false, None) => Way::Leave(
-            "rows of it are in the target alone, and without a key nobody can tell which: `--delete-extra` replaces the \
-             window, and `compare: { key: [ … ] }` names a key",
-        ),
-    }
-}
-
 /// Asks before many windows are moved.
 fn ask(moving: usize, wanted: &Repair) -> Result<(), Failure> {
     if moving <= wanted.max_windows || wanted.yes {
@@ -335,36 +291,6 @@ fn move_again(
     let outcome = execute(ground, answers, ledger, &mut |event| progress.hear(event));
     progress.finish();
     outcome
-}
-
-/// A unit that takes the place of what is there.
-fn again(unit: Unit, differing: &Differing, way: &Way) -> Option<Unit> {
-    let written = unit.entry.load.clone();
-    let key = differing.key.clone().unwrap_or_default();
-    let load = match way {
-        Way::Leave(_) => return None,
-        Way::Replace | Way::ReplaceAll => LoadRule {
-            mode: LoadMode::Replace,
-            // A row of it that stands in another window by now is found by its key.
-            on_pk_violation: if key.is_empty() { OnPkViolation::Rollback } else { OnPkViolation::Merge },
-            match_columns: key,
-            truncate: false,
-            update_condition: None,
-            ..written
-        },
-        Way::Merge => LoadRule {
-            mode: LoadMode::Merge,
-            match_columns: key,
-            update_condition: None,
-            truncate: false,
-            ..written
-        },
-    };
-    let mut entry = (*unit.entry).clone();
-    entry.load = load;
-    // One window, one transaction.
-    entry.export.slice_bytes = u64::MAX;
-    Some(Unit { entry: Arc::new(entry), ..unit })
 }
 
 /// Compares what was moved, and says what became of each window.

@@ -55,6 +55,12 @@ pub fn slice(
     } else {
         ask(inventory, wanted.iter().map(|&index| &plan.units[index]), pool, stop)
     };
+    for (source, error) in sizes.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
+        log::warn!(
+            "source {source}: large units are moved in one piece, since it did not say how large they are: {error} (try: {})",
+            error.remedy()
+        );
+    }
     let (mut slices, mut replaced, mut of) = (Vec::new(), Vec::new(), HashMap::new());
     let next = plan.units.len();
     for index in wanted {
