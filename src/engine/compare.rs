@@ -26,6 +26,9 @@ use crate::stop::Stop;
 use crate::target::{Address, Canceller, Session, TargetError, TargetTable};
 
 mod pair;
+mod watch;
+
+pub use watch::{Doing, Seen, Watch};
 
 use pair::{Pair, of_source, of_target};
 
@@ -62,6 +65,8 @@ pub struct Ground<'a> {
     pub values: bool,
     /// What the target held of windows that differ.
     pub proofs: bool,
+    /// Where is said what is done.
+    pub watch: &'a Watch,
 }
 
 /// What came of one table.
@@ -280,7 +285,14 @@ impl Worker<'_> {
                 break;
             }
             let (at, began) = (Timestamp::now(), Instant::now());
+            let watch = self.shared.ground.watch;
+            pair.watched = Some((watch, table));
             let told = self.one(&mut pair, table);
+            match &told {
+                Ok(told) => watch.ends(table, Some(!told.difference().is_none())),
+                Err(unread) if unread.lost => watch.leaves(table),
+                Err(_) => watch.ends(table, None),
+            }
             match told {
                 Err(unread) if unread.lost => return again(unread, table, attempt),
                 // What a stop cut short was not compared.

@@ -13,9 +13,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::engine::{Event, Halves};
 use crate::plan::Plan;
 
+mod comparing;
 mod draw;
 mod tally;
 
+pub use comparing::Comparing;
 use tally::Tally;
 
 /// How often a log hears of progress.
@@ -50,8 +52,7 @@ impl Write for Screen {
 pub struct Progress {
     tally: Arc<Mutex<Tally>>,
     began: Instant,
-    /// Closed when the run ends; and who draws until then.
-    drawing: Option<(Sender<()>, JoinHandle<()>)>,
+    drawing: Option<Drawing>,
 }
 
 impl Progress {
@@ -59,29 +60,15 @@ impl Progress {
     pub fn new(screen: &Screen, plan: &Plan, halves: Halves, silent: bool) -> Self {
         let (tally, began) = (Arc::new(Mutex::new(Tally::new(plan))), Instant::now());
         let drawing = (!silent && !plan.units.is_empty()).then(|| {
-            let (drawing, until) = channel::<()>();
-            let (tally, screen) = (Arc::clone(&tally), screen.clone());
-            let thread = std::thread::spawn(move || {
-                let is_terminal = io::stderr().is_terminal();
-                let mut lines = Lines { screen, bars: Vec::new() };
-                let every = if is_terminal { FRAME } else { EVERY };
-                while until.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                    let now = began.elapsed();
-                    // Whoever panicked while it held this has said so.
-                    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                    if is_terminal {
-                        let drawn = draw::screen(&tally, halves, size(), now);
-                        drop(tally);
-                        lines.show(&drawn);
-                    } else {
-                        let line = draw::log(&tally, halves, now);
-                        drop(tally);
-                        log::info!("{line}");
-                    }
+            let tally = Arc::clone(&tally);
+            Drawing::new(screen, move |size, now| {
+                // Whoever panicked while it held this has said so.
+                let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                match size {
+                    Some(size) => draw::screen(&tally, halves, size, now),
+                    None => vec![draw::log(&tally, halves, now)],
                 }
-                lines.show(&[]);
-            });
-            (drawing, thread)
+            })
         });
         Self { tally, began, drawing }
     }
@@ -94,10 +81,48 @@ impl Progress {
 
     /// Takes the bars away.
     pub fn finish(self) {
-        let Some((drawing, thread)) = self.drawing else { return };
-        drop(drawing);
+        if let Some(drawing) = self.drawing {
+            drawing.finish();
+        }
+    }
+}
+
+/// A thread that draws by the clock, until it is told that all is done.
+#[derive(Debug)]
+struct Drawing {
+    until: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Drawing {
+    /// `lines` says what is drawn so long after the beginning: on a terminal of so many columns and rows, or, without
+    /// one, in a log.
+    fn new(
+        screen: &Screen,
+        lines: impl Fn(Option<(usize, usize)>, Duration) -> Vec<String> + Send + 'static,
+    ) -> Self {
+        let (began, screen) = (Instant::now(), screen.clone());
+        let (drawing, until) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let is_terminal = io::stderr().is_terminal();
+            let mut shown = Lines { screen, bars: Vec::new() };
+            let every = if is_terminal { FRAME } else { EVERY };
+            while until.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                if is_terminal {
+                    shown.show(&lines(Some(size()), began.elapsed()));
+                } else {
+                    lines(None, began.elapsed()).iter().for_each(|line| log::info!("{line}"));
+                }
+            }
+            shown.show(&[]);
+        });
+        Self { until: drawing, thread }
+    }
+
+    fn finish(self) {
+        drop(self.until);
         // A thread that could not draw has said why.
-        let _ = thread.join();
+        let _ = self.thread.join();
     }
 }
 

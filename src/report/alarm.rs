@@ -139,27 +139,17 @@ fn one(alarm: &Alarm, zone: &TimeZone, width: u16) -> String {
 }
 
 fn alarm(alarm: &Alarm) -> Value {
-    let condition = &alarm.condition;
-    json!({
-        "number": alarm.number,
-        "alarm": alarm.id,
-        "condition": condition.kind.word(),
-        "job": condition.job,
-        "source": condition.source,
-        "table": condition.table,
-        "unit": condition.unit,
-        "window_start": condition.window_start,
-        "window_end": condition.window_end,
-        "group": condition.group,
-        "text": condition.text,
-        "remedy": condition.remedy,
-        "raised_at": alarm.raised_at.to_string(),
-        "told_at": alarm.told_at.to_string(),
-        "times": alarm.times,
-        "acknowledged_at": alarm.acked.as_ref().map(|(at, _)| at.to_string()),
-        "acknowledged_by": alarm.acked.as_ref().map(|(_, who)| who),
-        "over_at": alarm.over_at.map(|at| at.to_string()),
-    })
+    let mut value = alarm.condition.json();
+    value["number"] = alarm.number.into();
+    value["alarm"] = alarm.id.as_str().into();
+    value["condition"] = alarm.condition.kind.word().into();
+    value["raised_at"] = alarm.raised_at.to_string().into();
+    value["told_at"] = alarm.told_at.to_string().into();
+    value["times"] = alarm.times.into();
+    value["acknowledged_at"] = json!(alarm.acked.as_ref().map(|(at, _)| at.to_string()));
+    value["acknowledged_by"] = json!(alarm.acked.as_ref().map(|(_, who)| who));
+    value["over_at"] = json!(alarm.over_at.map(|at| at.to_string()));
+    value
 }
 
 /// What became of sinks, for people.

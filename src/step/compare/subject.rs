@@ -235,14 +235,20 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Asks for the md5 of each row's key, its digest, whether its key holds NULL, and how many rows are alike in that.
-    pub(super) fn row_digests(&self, side: Side, conditions: &[String]) -> String {
+    /// Asks for the md5 of each row's key, its digest, whether its key holds NULL, how many rows are alike in that, and
+    /// with `keys` the key's columns.
+    pub(super) fn row_digests(&self, side: Side, conditions: &[String], keys: bool) -> String {
         let nulls: Vec<String> =
             self.key.iter().map(|column| format!("{} IS NULL", sql::ident(&column.name))).collect();
         let nulls = if self.keyed { nulls.join(" OR ") } else { "false".into() };
+        let (mut columns, mut names) = (String::new(), String::new());
+        for (n, column) in self.key.iter().enumerate().filter(|_| keys) {
+            columns.push_str(&format!(", {} AS c{n}", side.text(column)));
+            names.push_str(&format!(", c{n}"));
+        }
         format!(
-            "SELECT k, d, n, count(*) FROM (SELECT {} AS k, {} AS d, CASE WHEN {nulls} THEN 1 ELSE 0 END AS n \
-             FROM {}{}) r GROUP BY k, d, n",
+            "SELECT k, d, n, count(*){names} FROM (SELECT {} AS k, {} AS d, CASE WHEN {nulls} THEN 1 ELSE 0 END AS n{columns} \
+             FROM {}{}) r GROUP BY k, d, n{names}",
             self.key_hash(side),
             self.row.digest(side.digest()),
             self.table(side),
@@ -254,7 +260,7 @@ impl<'a> Subject<'a> {
     pub(super) fn rows_of(&self, side: Side, conditions: &[String], keys: &[String], values: bool) -> String {
         let columns =
             if values { self.key.iter().chain(&self.row.columns) } else { self.key.iter().chain(&[]) };
-        let texts: Vec<&str> = columns.map(|column| side.text(column)).collect();
+        let texts: Vec<String> = columns.map(|column| side.text(column)).collect();
         let hash = self.key_hash(side);
         let wanted: Vec<String> = keys.iter().map(|key| sql::literal(key)).collect();
         let mut conditions = conditions.to_vec();
@@ -278,10 +284,10 @@ impl Side {
         }
     }
 
-    fn text(self, column: &Column) -> &str {
+    fn text(self, column: &Column) -> String {
         match self {
-            Side::Source => &column.source,
-            Side::Target => &column.target,
+            Side::Source => column.source.text(),
+            Side::Target => column.target.text(),
         }
     }
 }
