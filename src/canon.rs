@@ -12,7 +12,7 @@ mod digest;
 mod kind;
 
 pub use digest::{Digest, Row};
-use kind::{Kind, kind};
+use kind::{Kind, bare, kind};
 
 /// Whose SQL a side speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,12 +152,10 @@ impl Pair<'_> {
             )),
             (Text, Text) => Ok(self.both(value.clone())),
             (Char, Char) => Ok(self.both(cast(value))),
-            (Char, Text) | (Text, Char) => {
-                Ok(self.noted(
-                    self.both(format!("rtrim({}, ' ')", cast(value))),
-                    "without the blanks at its end: padded on one side alone",
-                ))
-            }
+            (Char, Text) | (Text, Char) => Ok(self.noted(
+                self.both(format!("rtrim({}, ' ')", cast(value))),
+                "without the blanks at its end: padded on one side alone",
+            )),
             (Boolean, Boolean) => Ok(self.both(letter(value))),
             (Date, Date) | (Timestamp, Timestamp) => Ok(self.as_it_is()),
             (Date | Timestamp | Timestamptz, Date | Timestamp | Timestamptz) => {
@@ -171,14 +169,14 @@ impl Pair<'_> {
                 Err("json on one side and jsonb on the other: jsonb writes the text anew".into())
             }
             (Geometry(one), Geometry(other)) if one == other => self.by_text_of_floats(),
-            (Array(one), Array(other)) if one == other => {
+            (Array(one), Array(other)) if bare(one) == bare(other) => {
                 if kind(one).has_floats() {
                     self.by_text_of_floats()
                 } else {
                     Ok(self.by_text())
                 }
             }
-            (Other(one), Other(other)) if one == other => Ok(self.by_text()),
+            (Other(one), Other(other)) if bare(one) == bare(other) => Ok(self.by_text()),
             // What is moved is text: a value arrives in a text column as COPY writes it.
             (Text, other) | (other, Text) if other.copied_text(value).is_some() => {
                 let text = other.copied_text(value).unwrap_or_default();

@@ -131,8 +131,7 @@ fn difference(found: &OpenDifference, group: Option<&Group>) -> Condition {
         (Some(_), None) => (" null".into(), ", group NULL,".into()),
         (Some(_), Some(value)) => {
             // It is out of a table, and is shown on terminals.
-            let shown: String =
-                value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            let shown: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
             (format!(" ={value}"), format!(", group {shown},"))
         }
     };

@@ -28,7 +28,10 @@ impl Row {
 
     /// The 60 bits of a row's text, as a number from 0 up.
     pub fn digest(&self, side: Digest) -> String {
-        format!("CAST(CAST('x' || substr({}, 1, 15) AS bit(60)) AS bigint)", self.md5_of(side, self.columns.iter()))
+        format!(
+            "CAST(CAST('x' || substr({}, 1, 15) AS bit(60)) AS bigint)",
+            self.md5_of(side, self.columns.iter())
+        )
     }
 
     /// md5 of the text of some of its columns, in hex.

@@ -33,6 +33,8 @@ fn a_stated_precision_is_stated() {
         ("character(5)", "text", "without the blanks"),
         ("json", "json", "by its text"),
         ("public.mood", "public.mood", "public.mood by its text"),
+        ("mood", "public.mood", "mood by its text"),
+        ("mood[]", "public.mood[]", "mood[] by its text"),
         ("integer", "text", "text on one side"),
     ] {
         let column = column("c", source, target, &sides()).unwrap();

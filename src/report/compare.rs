@@ -191,8 +191,7 @@ fn one_key(told: &Told, key: &Key) -> String {
     let columns = told.key_columns.iter().map(|name| clean(name)).collect::<Vec<_>>().join(", ");
     let mut line = format!("  {} ({columns})=({}){times}\n", key.kind.word(), values.join(", "));
     for (column, source, target) in &key.columns {
-        let (column, source, target) =
-            (clean(column), shown(source.as_deref()), shown(target.as_deref()));
+        let (column, source, target) = (clean(column), shown(source.as_deref()), shown(target.as_deref()));
         line.push_str(&format!("      {column}: {source} -> {target}\n"));
     }
     line

@@ -182,7 +182,8 @@ impl Look<'_, '_> {
             by_group.entry(group.clone()).or_insert(Difference::NONE).add(*difference);
         }
         self.told.groups = by_group.into_iter().collect();
-        self.told.parts = by_part.into_iter().map(|((window, group), found)| (window, group, found)).collect();
+        self.told.parts =
+            by_part.into_iter().map(|((window, group), found)| (window, group, found)).collect();
         Ok(())
     }
 
