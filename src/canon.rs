@@ -30,9 +30,18 @@ pub struct Dialect {
     pub version: u32,
     /// `server_encoding`, in which md5 sees texts.
     pub encoding: String,
+    /// Are its rows spread over segments (Greenplum, Cloudberry)?
+    pub segments: bool,
 }
 
 impl Dialect {
+    /// What stands behind a question within a question, so that the planner guesses by the outer one how many buckets
+    /// there are: a few. By the expression of a bucket it would expect one for each value of a unique column, and reckon
+    /// all of them in one process. On segments nothing may stand there: they would send all rows to one place.
+    pub fn fence(&self) -> &'static str {
+        if self.version >= 110_000 && !self.segments { " OFFSET CAST('0' AS bigint)" } else { "" }
+    }
+
     /// Floats are written as the shortest text that reads back the same, since PostgreSQL 12; before it, by digits.
     fn has_shortest_floats(&self) -> bool {
         self.version >= 120_000

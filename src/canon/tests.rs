@@ -1,7 +1,7 @@
 use super::*;
 
 fn dialect(version: u32) -> Dialect {
-    Dialect { family: Family::Postgres, version, encoding: "UTF8".into() }
+    Dialect { family: Family::Postgres, version, encoding: "UTF8".into(), segments: false }
 }
 
 fn sides() -> Sides {
@@ -71,4 +71,11 @@ fn texts_of_another_encoding_are_digested_in_one() {
         row.digest(Digest::Source).contains("convert_to(")
             && row.digest(Digest::Target).contains("convert_to(")
     );
+}
+
+#[test]
+fn only_a_server_that_reckons_side_by_side_has_a_fence() {
+    assert_eq!((dialect(90_624).fence(), Dialect { segments: true, ..dialect(120_012) }.fence()), ("", ""));
+    // A number as it is: one that is made by a cast of another would keep the question in one process.
+    assert_eq!(dialect(110_000).fence(), " OFFSET CAST('0' AS bigint)");
 }

@@ -161,7 +161,8 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
     ask_about(ground.inventory, wanted, ground.pool, ground.stop, |_, mut questions, facts, tables| {
         let mut encoding = String::new();
         questions.ask(ENCODING.into(), "asking for its encoding", |row| encoding = row.to_owned())?;
-        let dialect = Dialect { family: Family::Postgres, version: facts.version, encoding };
+        let (version, segments) = (facts.version, facts.greenplum);
+        let dialect = Dialect { family: Family::Postgres, version, encoding, segments };
         let mut seen = SourceSeen { dialect, tables: HashMap::new(), keys: HashMap::new() };
         let take = |seen: &mut SourceSeen, row: &str| {
             if let Some((table, column, bytes)) = postgres::read_column(row) {
@@ -197,7 +198,8 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
 fn ask_target(ground: Ground<'_>) -> Result<(Dialect, HashMap<TableName, TargetTable>), TargetError> {
     let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
     let encoding = session.encoding()?;
-    let dialect = Dialect { family: Family::Postgres, version: session.facts().version, encoding };
+    let (version, segments) = (session.facts().version, session.facts().distributes());
+    let dialect = Dialect { family: Family::Postgres, version, encoding, segments };
     let targets: HashSet<&TableName> = ground.comparison.tables.iter().map(|one| &one.target).collect();
     let seen = session.tables(&targets.into_iter().collect::<Vec<_>>())?;
     Ok((dialect, seen))

@@ -54,6 +54,8 @@ pub(super) struct Subject<'a> {
     pub(super) skipped: Vec<Skipped>,
     /// The window column as numbers; `None` where the windows are all or nothing.
     pub(super) axis: Option<(Axis, Axis)>,
+    /// What keeps the planner of each side from guessing the number of buckets.
+    fences: [&'static str; 2],
 }
 
 impl<'a> Subject<'a> {
@@ -103,8 +105,9 @@ impl<'a> Subject<'a> {
             }
         };
         let (keyed, row) = (key.is_some(), Row::new(columns, known.sides));
+        let fences = [known.sides.source.fence(), known.sides.target.fence()];
         let key = key.unwrap_or_else(|| row.columns.clone());
-        Ok(Self { compared, source, target, zone, row, key, keyed, group, skipped, axis })
+        Ok(Self { compared, source, target, zone, row, key, keyed, group, skipped, axis, fences })
     }
 
     /// Does the inventory tell differences by a column?
@@ -196,24 +199,22 @@ impl<'a> Subject<'a> {
 
     /// Asks for rows by buckets: how many, and with `digest` the sum of their digests.
     pub(super) fn by_bucket(&self, side: Side, bucket: &str, conditions: &[String], digest: bool) -> String {
-        let table = self.table(side);
-        let filter = filter(conditions);
-        if !digest {
-            return format!("SELECT {bucket}, count(*) FROM {table}{filter} GROUP BY 1");
-        }
-        let value = self.row.digest(side.digest());
-        match &self.group {
-            None => format!(
-                "SELECT b, count(*), sum(d) FROM (SELECT {bucket} AS b, {value} AS d FROM {table}{filter}) r GROUP BY b"
-            ),
-            Some(group) => {
-                let text = side.text(group);
-                format!(
-                    "SELECT b, count(*), sum(d), g, md5(g) FROM (SELECT {bucket} AS b, {text} AS g, {value} AS d \
-                     FROM {table}{filter}) r GROUP BY b, g"
-                )
+        let (mut inner, mut outer, mut by) = (format!("{bucket} AS b"), String::from("b, count(*)"), "b");
+        if digest {
+            inner.push_str(&format!(", {} AS d", self.row.digest(side.digest())));
+            outer.push_str(", sum(d)");
+            if let Some(group) = &self.group {
+                inner.push_str(&format!(", {} AS g", side.text(group)));
+                outer.push_str(", g, md5(g)");
+                by = "b, g";
             }
         }
+        format!(
+            "SELECT {outer} FROM (SELECT {inner} FROM {}{}{}) r GROUP BY {by}",
+            self.table(side),
+            filter(conditions),
+            self.fences[side as usize]
+        )
     }
 
     /// Asks for a bucket, the number of rows, and the sum of their digests.
