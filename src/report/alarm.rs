@@ -24,6 +24,8 @@ pub struct Found<'a> {
     pub waiting: Vec<Untold>,
     /// Does what somebody has taken note of not count?
     pub only_unacknowledged: bool,
+    /// Tables with a `late_after` of which nobody can say when they are late.
+    pub never_late: Vec<String>,
 }
 
 impl Found<'_> {
@@ -82,6 +84,16 @@ pub fn check_text(found: &Found<'_>, zone: &TimeZone, width: u16) -> String {
         let line = format!("sink {} has not heard {}{why}", untold.sink, count(untold.messages, "message"));
         text.push_str(&block("", &line, width));
     }
+    if let Some(first) = found.never_late.first() {
+        let more = match found.never_late.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {}", count(more as u64, "more table")),
+        };
+        let line = format!(
+            "`late_after` says nothing of {first}{more}: windows of ids, and nobody knows when an id was due"
+        );
+        text.push_str(&block("", &line, width));
+    }
     text
 }
 
@@ -99,6 +111,7 @@ pub fn check_json(found: &Found<'_>) -> Value {
         "over": found.over,
         "alarms": found.standing.iter().map(alarm).collect::<Vec<_>>(),
         "waiting": found.waiting,
+        "never_late": found.never_late,
     })
 }
 

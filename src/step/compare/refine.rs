@@ -97,23 +97,24 @@ pub(super) struct Refine<'a, 'b> {
     read: u64,
 }
 
-/// Rows of one key: how often each digest stands on a side.
-#[derive(Debug, Default)]
-struct Rows {
-    source: HashMap<u64, u64>,
-    target: HashMap<u64, u64>,
+/// Rows of one key and one digest: how many stand on each side.
+#[derive(Debug, Clone, Copy)]
+struct Alike {
+    key: u128,
+    digest: u64,
+    rows: [u64; 2],
 }
-
-/// Rows of a spot by the md5 of their key.
-type ByKey = HashMap<u128, Rows>;
 
 /// What the columns of rows hold, by the md5 of their key.
 type Values = HashMap<u128, Vec<Option<String>>>;
 
 /// One side's rows of a spot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Read {
-    rows: Vec<(u128, u64, bool, u64)>,
+    side: Side,
+    rows: Vec<Alike>,
+    /// Rows with NULL in their key.
+    nulls: u64,
     /// Keys as they came, by their md5.
     keys: HashMap<u128, Box<str>>,
     bytes: usize,
@@ -184,39 +185,31 @@ impl<'a, 'b> Refine<'a, 'b> {
         let keys = self.subject.keyed && self.told.keys.len() < self.depth.keys;
         let question =
             |side: Side| self.subject.row_digests(side, &spot.conditions(self.subject, side), keys);
-        let (mut source, mut target) = (Read::default(), Read::default());
+        let (mut source, mut target) = Side::BOTH.map(Read::of).into();
         self.both.ask(
             Side::BOTH.map(question),
             "read digests of rows",
             [&mut |row| source.take(row), &mut |row| target.take(row)],
         )?;
-        let mut by_key = ByKey::new();
-        for (side, read) in [(Side::Source, &source), (Side::Target, &target)] {
+        for read in [&source, &target] {
             if read.wrong {
                 let error = "it answered with what is no digest of a row";
-                return Err(Unread::new(side, error, "report it as a bug"));
+                return Err(Unread::new(read.side, error, "report it as a bug"));
             }
-            for &(key, digest, null, rows) in &read.rows {
-                if null {
-                    self.told.null_keys += rows;
-                }
-                let of_key = by_key.entry(key).or_default();
-                let of_side = match side {
-                    Side::Source => &mut of_key.source,
-                    Side::Target => &mut of_key.target,
-                };
-                *of_side.entry(digest).or_default() += rows;
+            self.told.null_keys += read.nulls;
+        }
+        let mut rows = std::mem::take(&mut source.rows);
+        rows.append(&mut target.rows);
+        rows.sort_unstable_by_key(|one| (one.key, one.digest));
+        let mut differing: Vec<(u128, Difference)> = Vec::new();
+        for of_key in rows.chunk_by(|one, other| one.key == other.key) {
+            let on = |side: Side| of_key.iter().map(|one| one.rows[side as usize]).sum::<u64>();
+            self.told.shared_keys += u64::from(on(Side::Source) > 1 || on(Side::Target) > 1);
+            let difference = difference(of_key, self.subject.keyed);
+            if !difference.is_none() {
+                differing.push((of_key[0].key, difference));
             }
         }
-        let shares = |rows: &HashMap<u64, u64>| u64::from(rows.values().sum::<u64>() > 1);
-        self.told.shared_keys +=
-            by_key.values().map(|rows| shares(&rows.source).max(shares(&rows.target))).sum::<u64>();
-        let mut differing: Vec<(u128, Difference)> = by_key
-            .into_iter()
-            .map(|(key, rows)| (key, rows.difference(self.subject.keyed)))
-            .filter(|(_, difference)| !difference.is_none())
-            .collect();
-        differing.sort_unstable_by_key(|(key, _)| *key);
         let mut sum = Difference::NONE;
         differing.iter().for_each(|(_, difference)| sum.add(*difference));
         let wanted = self.depth.keys.saturating_sub(self.told.keys.len());
@@ -309,18 +302,18 @@ impl<'a, 'b> Refine<'a, 'b> {
     }
 }
 
-impl Rows {
-    fn difference(&self, keyed: bool) -> Difference {
-        let left = |own: &HashMap<u64, u64>, other: &HashMap<u64, u64>| {
-            own.iter()
-                .map(|(digest, rows)| rows.saturating_sub(other.get(digest).copied().unwrap_or(0)))
-                .sum::<u64>()
-        };
-        let (missing, extra) = (left(&self.source, &self.target), left(&self.target, &self.source));
-        // Without a key, two rows that differ are two rows.
-        let changed = if keyed { missing.min(extra) } else { 0 };
-        Difference { missing: missing - changed, extra: extra - changed, changed, exact: true }
+/// How the rows of one key differ, in the order of their digests.
+fn difference(of_key: &[Alike], keyed: bool) -> Difference {
+    let (mut missing, mut extra) = (0, 0);
+    for alike in of_key.chunk_by(|one, other| one.digest == other.digest) {
+        let on = |side: usize| alike.iter().map(|one| one.rows[side]).sum::<u64>();
+        let (source, target) = (on(0), on(1));
+        missing += source.saturating_sub(target);
+        extra += target.saturating_sub(source);
     }
+    // Without a key, two rows that differ are two rows.
+    let changed = if keyed { missing.min(extra) } else { 0 };
+    Difference { missing: missing - changed, extra: extra - changed, changed, exact: true }
 }
 
 /// What the numbers of rows alone say.
@@ -335,27 +328,32 @@ fn at_least(rows: [u64; 2]) -> Difference {
 }
 
 impl Read {
+    fn of(side: Side) -> Self {
+        Self { side, rows: Vec::new(), nulls: 0, keys: HashMap::new(), bytes: 0, wrong: false }
+    }
+
     /// md5 of the key, digest, whether the key holds NULL, how many rows, and perhaps the key.
     fn take(&mut self, row: &str) {
         let mut parts = row.splitn(5, '\t');
         let read = (|| {
-            Some((
-                u128::from_str_radix(parts.next()?, 16).ok()?,
-                parts.next()?.parse().ok()?,
-                parts.next()? == "1",
-                parts.next()?.parse().ok()?,
-            ))
+            let key = u128::from_str_radix(parts.next()?, 16).ok()?;
+            let digest = parts.next()?.parse().ok()?;
+            let null = parts.next()? == "1";
+            Some((key, digest, null, parts.next()?.parse::<u64>().ok()?))
         })();
-        let Some(read) = read else {
+        let Some((key, digest, null, number)) = read else {
             self.wrong = true;
             return;
         };
-        self.rows.push(read);
-        if let Some(key) = parts.next()
+        let mut rows = [0, 0];
+        rows[self.side as usize] = number;
+        self.rows.push(Alike { key, digest, rows });
+        self.nulls += if null { number } else { 0 };
+        if let Some(columns) = parts.next()
             && self.bytes < KEY_BYTES
         {
-            self.bytes += key.len();
-            self.keys.entry(read.0).or_insert_with(|| key.into());
+            self.bytes += columns.len();
+            self.keys.entry(key).or_insert_with(|| columns.into());
         }
     }
 }
@@ -366,18 +364,20 @@ mod tests {
 
     #[test]
     fn rows_of_one_key_are_a_multiset() {
-        let rows = |source: &[(u64, u64)], target: &[(u64, u64)]| Rows {
-            source: source.iter().copied().collect(),
-            target: target.iter().copied().collect(),
-        };
-        let seen = |rows: Rows, keyed| {
-            let difference = rows.difference(keyed);
+        let seen = |source: &[(u64, u64)], target: &[(u64, u64)], keyed| {
+            let of = |side: &[(u64, u64)], rows: fn(u64) -> [u64; 2]| -> Vec<Alike> {
+                side.iter().map(|&(digest, number)| Alike { key: 1, digest, rows: rows(number) }).collect()
+            };
+            let mut rows = of(source, |rows| [rows, 0]);
+            rows.extend(of(target, |rows| [0, rows]));
+            rows.sort_unstable_by_key(|one| one.digest);
+            let difference = difference(&rows, keyed);
             (difference.missing, difference.extra, difference.changed)
         };
-        assert_eq!(seen(rows(&[(7, 2)], &[(7, 2)]), true), (0, 0, 0));
-        assert_eq!(seen(rows(&[(7, 3)], &[(7, 1)]), true), (2, 0, 0));
-        assert_eq!(seen(rows(&[(7, 1), (8, 1)], &[(7, 1), (9, 1)]), true), (0, 0, 1));
-        assert_eq!(seen(rows(&[(8, 1)], &[(9, 1)]), false), (1, 1, 0));
-        assert_eq!(seen(rows(&[(8, 1)], &[(9, 2)]), true), (0, 1, 1));
+        assert_eq!(seen(&[(7, 2)], &[(7, 2)], true), (0, 0, 0));
+        assert_eq!(seen(&[(7, 3)], &[(7, 1)], true), (2, 0, 0));
+        assert_eq!(seen(&[(7, 1), (8, 1)], &[(7, 1), (9, 1)], true), (0, 0, 1));
+        assert_eq!(seen(&[(8, 1)], &[(9, 1)], false), (1, 1, 0));
+        assert_eq!(seen(&[(8, 1)], &[(9, 2)], true), (0, 1, 1));
     }
 }
