@@ -14,6 +14,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
+#[path = "../lab/greenplum.rs"]
+mod greenplum;
 #[path = "../lab/support.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod support;

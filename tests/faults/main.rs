@@ -9,6 +9,8 @@
 
 mod campaign;
 mod draw;
+#[path = "../lab/greenplum.rs"]
+mod greenplum;
 mod kinds;
 #[path = "../lab/proxy.rs"]
 mod proxy;

@@ -1,5 +1,6 @@
 //! A file of which only the last part can collide is loaded by its parts, with the same outcome as by the whole.
 
+use crate::greenplum;
 use crate::support::{Case, Ran, Side};
 
 /// 1000 rows, some of two lines; 400 and 990 stand twice, the second of 990 is the last row; 900 and 950 are in the
@@ -37,12 +38,25 @@ fn sorted(case: &mut Case, ran: &Ran) {
     assert_eq!(case.count("SELECT count(*) FROM t WHERE v = E'two \"\\n\" lines'"), 114);
 }
 
+/// That the way by parts was begun, and left; on Greenplum it is never begun.
+fn staged_whole(ran: Ran) {
+    let ran = ran.silent_about("gpferry_pulled");
+    if !greenplum::is_target() {
+        ran.says("the whole file is staged");
+    }
+}
+
 #[test]
 fn only_what_can_collide_is_staged_and_rows_before_it_go_back_to_it() {
     let mut case = case("parts", "");
     let ran = case.gpferry(&["run", "-vv"]);
     sorted(&mut case, &ran);
-    ran.says("gpferry_pulled").silent_about("the whole file is staged");
+    if greenplum::is_target() {
+        // Its COPY does not tell the line of a collision.
+        ran.silent_about("gpferry_pulled");
+    } else {
+        ran.says("gpferry_pulled").silent_about("the whole file is staged");
+    }
 }
 
 #[test]
@@ -50,7 +64,7 @@ fn whoever_may_not_take_rows_away_stages_the_whole_file() {
     let mut case = case("parts_rights", "REVOKE ALL ON t FROM loader; GRANT INSERT, SELECT ON t TO loader");
     let ran = case.gpferry(&["run", "-vv"]);
     sorted(&mut case, &ran);
-    ran.says("the whole file is staged").silent_about("gpferry_pulled");
+    staged_whole(ran);
 }
 
 #[test]
@@ -61,7 +75,7 @@ fn who_writes_into_the_table_meanwhile_is_not_waited_for() {
     let ran = case.gpferry(&["run", "-vv"]);
     other.batch_execute("ROLLBACK").unwrap();
     sorted(&mut case, &ran);
-    ran.says("the whole file is staged").silent_about("gpferry_pulled");
+    staged_whole(ran);
 }
 
 #[test]
