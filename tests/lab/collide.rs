@@ -85,3 +85,46 @@ fn two_constraints_see_the_whole_file() {
     sorted(&mut case, &ran);
     ran.silent_about("gpferry_pulled");
 }
+
+/// A long file whose last row collides, and how often the table was vacuumed until it was loaded.
+fn vacuumed(name: &str, more: &str) -> i64 {
+    let mut case = Case::new(name);
+    case.both("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    case.source.batch_execute("INSERT INTO t SELECT i, 'row' FROM generate_series(1, 30000) i").unwrap();
+    case.target
+        .batch_execute(&format!(
+            "ALTER TABLE t SET (autovacuum_enabled = off); INSERT INTO t VALUES (30000, 'other'); {more}"
+        ))
+        .unwrap();
+    case.inventory(&["{ table: public.t, window: none, load: { on_pk_violation: quarantine } }"]);
+    case.gpferry(&["run"]).expect(3).says("1 row kept out");
+    assert_eq!(
+        case.count("SELECT count(*) FROM t WHERE (id < 30000) = (v = 'row')"),
+        30_000 + case.count(BEFORE)
+    );
+    // The run's sessions are over, and have told what they did.
+    case.target.batch_execute("SELECT pg_stat_clear_snapshot()").unwrap();
+    case.count("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't'")
+}
+
+/// Rows that were there before, other than the one that collides.
+const BEFORE: &str = "SELECT count(*) FROM t WHERE id < 0 AND v = 'row'";
+
+#[test]
+fn dead_rows_of_a_long_file_are_taken_away_before_its_rows_come_again() {
+    if greenplum::cannot("VACUUM that waits for nobody") {
+        return;
+    }
+    assert_eq!(vacuumed("dead", "ALTER TABLE t OWNER TO loader"), 1);
+}
+
+#[test]
+fn another_s_table_and_one_much_larger_than_the_file_are_not_vacuumed() {
+    if greenplum::cannot("VACUUM that waits for nobody") {
+        return;
+    }
+    assert_eq!(vacuumed("dead_others", ""), 0);
+    let large =
+        "ALTER TABLE t OWNER TO loader; INSERT INTO t SELECT -i, 'row' FROM generate_series(1, 400000) i";
+    assert_eq!(vacuumed("dead_large", large), 0);
+}

@@ -20,6 +20,19 @@ pub(crate) fn is_target() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
+/// Says which part of a test is left out, since the target cannot do that.
+pub(crate) fn cannot(what: &str) -> bool {
+    if is_target() {
+        eprintln!("left out: Greenplum 6 knows no {what}");
+    }
+    is_target()
+}
+
+/// The condition on `pg_stat_activity` that finds who waits for a lock.
+pub(crate) fn waits_for_a_lock() -> &'static str {
+    if is_target() { "waiting" } else { "wait_event_type = 'Lock'" }
+}
+
 /// Puts its address where the lab's target stood.
 pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     let Ok(url) = env::var(VARIABLE) else {

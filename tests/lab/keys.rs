@@ -35,7 +35,7 @@ fn hold(case: &mut Case) {
             "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF to_regclass('public.t') IS NOT NULL THEN IF EXISTS (SELECT 1 FROM public.t) THEN \
              PERFORM pg_advisory_lock(1); END IF; END IF; END $$; \
-             CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION hold(); \
+             CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE hold(); \
              SELECT pg_advisory_lock(1)",
         )
         .unwrap();
@@ -94,7 +94,7 @@ fn a_large_table_gets_its_key_after_its_rows_and_a_small_one_at_once() {
              FOR one IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'public.%' LOOP \
              EXECUTE 'SELECT count(*) FROM ' || one.object_identity INTO n; \
              IF n > 0 THEN INSERT INTO late VALUES (one.object_identity); END IF; END LOOP; END $$; \
-             CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION see()",
+             CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE see()",
         )
         .unwrap();
     case.inventory(&[
@@ -222,7 +222,7 @@ fn slices_are_all_loaded_before_the_key_is_built() {
             "CREATE TABLE at_key (n bigint); GRANT ALL ON at_key TO loader; \
              CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF to_regclass('public.t') IS NOT NULL THEN INSERT INTO at_key SELECT count(*) FROM public.t; END IF; \
-             END $$; CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION see()",
+             END $$; CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE see()",
         )
         .unwrap();
     case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 256KiB } }"]);

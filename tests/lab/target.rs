@@ -100,7 +100,7 @@ fn a_unix_socket_is_a_host_and_the_application_has_a_name() {
     case.both(
         "CREATE FUNCTION named() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
          NEW.id := (current_setting('application_name') = 'night run')::int; RETURN NEW; END $$; \
-         CREATE TRIGGER named BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION named()",
+         CREATE TRIGGER named BEFORE INSERT ON t FOR EACH ROW EXECUTE PROCEDURE named()",
     );
     case.source.batch_execute("INSERT INTO t VALUES (7)").unwrap();
     with(&case, &[("PGAPPNAME", "night run")]).expect(0);
