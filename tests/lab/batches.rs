@@ -94,6 +94,9 @@ fn two_loaders_that_claim_one_unit_of_a_group_load_it_once() {
 
 #[test]
 fn a_claim_that_another_loader_takes_back_is_loaded_though_the_group_had_to_wait() {
+    if greenplum::leaves_out("a group that gives up waiting", "version 6 has no limit for waiting") {
+        return;
+    }
     let mut case = small_tables("group_waits");
     case.gpferry(&["export"]).expect(0);
     case.gpferry(&["load", "--table", "public.a"]).expect(0);

@@ -112,7 +112,7 @@ const BEFORE: &str = "SELECT count(*) FROM t WHERE id < 0 AND v = 'row'";
 
 #[test]
 fn dead_rows_of_a_long_file_are_taken_away_before_its_rows_come_again() {
-    if greenplum::cannot("VACUUM that waits for nobody") {
+    if greenplum::leaves_out("VACUUM after a collision", "its COPY tells no line") {
         return;
     }
     assert_eq!(vacuumed("dead", "ALTER TABLE t OWNER TO loader"), 1);
@@ -120,7 +120,7 @@ fn dead_rows_of_a_long_file_are_taken_away_before_its_rows_come_again() {
 
 #[test]
 fn another_s_table_and_one_much_larger_than_the_file_are_not_vacuumed() {
-    if greenplum::cannot("VACUUM that waits for nobody") {
+    if greenplum::leaves_out("VACUUM after a collision", "its COPY tells no line") {
         return;
     }
     assert_eq!(vacuumed("dead_others", ""), 0);

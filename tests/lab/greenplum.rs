@@ -20,17 +20,21 @@ pub(crate) fn is_target() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
-/// Says which part of a test is left out, since the target cannot do that.
-pub(crate) fn cannot(what: &str) -> bool {
+/// Whether something has to be left out where the target is a Greenplum; says so there, and why.
+pub(crate) fn leaves_out(what: &str, why: &str) -> bool {
     if is_target() {
-        eprintln!("left out: Greenplum 6 knows no {what}");
+        eprintln!("left out on this Greenplum: {what}, {why}");
     }
     is_target()
 }
 
-/// The condition on `pg_stat_activity` that finds who waits for a lock.
+/// The condition on `pg_stat_activity` that finds who waits for a lock: here, or on a segment.
 pub(crate) fn waits_for_a_lock() -> &'static str {
-    if is_target() { "waiting" } else { "wait_event_type = 'Lock'" }
+    if is_target() {
+        "EXISTS (SELECT 1 FROM pg_locks l WHERE NOT l.granted AND l.mppsessionid = sess_id)"
+    } else {
+        "wait_event_type = 'Lock'"
+    }
 }
 
 /// Puts its address where the lab's target stood.
