@@ -313,6 +313,9 @@ fn status_tells_of_the_last_comparison() {
 
 #[test]
 fn what_a_role_or_a_database_has_set_changes_no_verdict() {
+    if crate::greenplum::leaves_out("arrays of floats", "which it and a newer source write in other digits") {
+        return;
+    }
     let mut case = Case::new("compare_settings");
     case.both(
         "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN pos AS int; CREATE TYPE pair AS (a int, b text); \
