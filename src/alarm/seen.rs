@@ -17,6 +17,9 @@ use crate::measure::{Measure, Scale};
 use crate::unit::{Extent, read_id};
 use crate::window::{civil, human, instant};
 
+/// Where more groups than these differ, in all windows together, windows are told alone: nobody reads thousands.
+const MOST_BY_GROUP: usize = 1000;
+
 /// Everything that is wrong with the jobs of an inventory.
 ///
 /// # Errors
@@ -31,10 +34,11 @@ pub(super) fn seen(
     let jobs: HashSet<String> = inventory.jobs.iter().map(|job| job.name.clone()).collect();
     let mut failed = ledger.failed_units()?;
     tell_tries(inventory, &known, &mut failed);
-    let mut conditions: Vec<Condition> = ledger
-        .open_differences(target)?
+    let open = ledger.open_differences(target)?;
+    let by_group = open.iter().map(|one| one.groups.len()).sum::<usize>() <= MOST_BY_GROUP;
+    let mut conditions: Vec<Condition> = open
         .into_iter()
-        .flat_map(differences)
+        .flat_map(|found| differences(found, by_group))
         .chain(failed.iter().map(failure))
         .collect();
     conditions.retain(|condition| jobs.contains(&condition.job));
@@ -104,10 +108,10 @@ fn late(table: &TableStatus) -> Option<Condition> {
 }
 
 /// A window that differs, or each group of it where they are told apart.
-fn differences(found: OpenDifference) -> Vec<Condition> {
+fn differences(found: OpenDifference, by_group: bool) -> Vec<Condition> {
     let groups: Vec<Option<&Group>> = match &found.groups[..] {
-        [] => vec![None],
-        groups => groups.iter().map(Some).collect(),
+        groups if by_group && !groups.is_empty() => groups.iter().map(Some).collect(),
+        _ => vec![None],
     };
     groups.into_iter().map(|group| difference(&found, group)).collect()
 }
@@ -250,7 +254,7 @@ mod tests {
             found_at: "2021-08-10T00:00:00Z".into(),
             compared_at: "2021-08-10T00:00:00Z".into(),
         };
-        let difference = |found: OpenDifference| differences(found).remove(0);
+        let difference = |found: OpenDifference| differences(found, true).remove(0);
         let one = difference(found("time:at", 0));
         assert_eq!(one, difference(found("time:at", 0)));
         for other in [found("time:at", 3_600_000_000), found("id:at", 0), found("all", 0)] {
@@ -266,7 +270,9 @@ mod tests {
         let rows = Rows { missing: 1, exact: true, ..Rows::default() };
         let groups = ["OP1", "null"].map(|value| Group { value: Some(value.into()), rows });
         let groups = groups.into_iter().chain([Group { value: None, rows }]).collect();
-        let told = differences(OpenDifference { groups, ..found("time:at", 0) });
+        let grouped = OpenDifference { groups, ..found("time:at", 0) };
+        assert_eq!(differences(grouped.clone(), false), [difference(found("time:at", 0))]);
+        let told = differences(grouped, true);
         let keys: HashSet<&str> = told.iter().map(|one| one.key.as_str()).collect();
         assert_eq!((told.len(), keys.len()), (3, 3));
         let seen: Vec<Option<&str>> = told.iter().map(|one| one.group.as_deref()).collect();

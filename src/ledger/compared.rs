@@ -459,6 +459,12 @@ mod tests {
         assert_eq!((gone(&mut ledger, true), gone(&mut ledger, false), gone(&mut ledger, false)), (2, 2, 0));
         assert_eq!(open(&ledger), [(20, 24, time(4))]);
         ledger.note_compared("t", &compared(4, &[(20, 24)], &[])).unwrap();
+        // More groups than anybody would read are told as one.
+        let mut many = compared(4, &[], &[(30, 34)]);
+        many.differing[0].2 = groups().into_iter().cycle().take(101).collect();
+        ledger.note_compared("t", &many).unwrap();
+        assert_eq!(ledger.open_differences("t").unwrap()[0].groups, []);
+        ledger.note_compared("t", &compared(4, &[(30, 34)], &[])).unwrap();
         // A new one is a new one.
         ledger.note_compared("t", &compared(5, &[], &[(8, 12)])).unwrap();
         assert_eq!(open(&ledger), [(8, 12, time(5))]);
