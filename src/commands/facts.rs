@@ -96,6 +96,7 @@ fn logged(row: LogRow) -> Logged {
         target: row.table,
         measure: row.measure,
         rows: row.rows,
+        rejected: row.rejected,
         loaded_at: row.loaded_at,
         run: row.run,
     }

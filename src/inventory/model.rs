@@ -24,7 +24,7 @@ mod windows;
 pub use alarms::*;
 pub use compare::*;
 pub use load::*;
-pub use rights::Rights;
+pub use rights::{Changes, Rights};
 pub use windows::*;
 
 /// A whole inventory.

@@ -44,7 +44,9 @@ pub struct TableStatus {
     pub failed: u64,
     /// Rows in the target.
     pub rows: u64,
-    /// Of them, those that were loaded since midnight.
+    /// Rows that were kept out of the target, and are written down.
+    pub rejected: u64,
+    /// Of those in the target, the ones that were loaded since midnight.
     pub rows_today: u64,
     /// Compressed bytes of its files.
     pub bytes: u64,
@@ -176,6 +178,7 @@ fn numbers(known: &Known, key: &SeriesKey) -> TableStatus {
         (one.job, one.table, one.target) = (tally.job.clone(), tally.table.clone(), tally.target.clone());
         (one.loaded, one.rows, one.bytes) = (tally.units, tally.rows, tally.bytes);
         one.loaded_at = Some(tally.loaded_at.clone());
+        one.rejected = known.rejected.get(key).copied().unwrap_or(0);
         one.rows_today = known.recent.get(key).copied().unwrap_or(0);
     }
     one

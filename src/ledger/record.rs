@@ -27,6 +27,8 @@ pub struct Logged {
     pub measure: Option<Measure>,
     /// Rows in the target.
     pub rows: u64,
+    /// Rows that were kept out of it.
+    pub rejected: u64,
     /// When it was loaded.
     pub loaded_at: Timestamp,
     /// The run that did.
@@ -219,11 +221,11 @@ fn write_logged(
     let table = table_of(&named.series).map_or_else(|| logged.target.clone(), |table| table.to_string());
     let mut statement = transaction.prepare_cached(
         "INSERT INTO unit (source, id, job, table_name, target, target_url, window_start, window_end, state,
-                           rows_loaded, run, updated_at, series, measure, first, last, loaded_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'loaded', ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?11)
+                           rows_loaded, run, updated_at, series, measure, first, last, loaded_at, rows_rejected)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'loaded', ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?11, ?16)
          ON CONFLICT (source, id) DO UPDATE SET
              state = 'loaded', target_url = ?6, rows_loaded = ?9, loaded_at = ?11, updated_at = ?11, tries = 0,
-             stage = NULL, error = NULL, remedy = NULL
+             stage = NULL, error = NULL, remedy = NULL, rows_rejected = ?16
          WHERE state <> 'loaded'",
     )?;
     statement.execute(params![
@@ -242,6 +244,7 @@ fn write_logged(
         logged.measure.as_ref().map(Measure::to_string),
         interval.start(),
         interval.end(),
+        logged.rejected,
     ])?;
     Ok(())
 }

@@ -23,6 +23,7 @@ pub(super) const STEPS: &[Step] = &[
     step(OWED),
     step(COMPARED),
     step(GROUPS),
+    step(REJECTED_OF_SERIES),
 ];
 
 const fn step(sql: &'static str) -> Step {
@@ -228,6 +229,11 @@ CREATE TABLE pruned (
 const REJECTED: &str = "
 ALTER TABLE unit ADD COLUMN rows_rejected INTEGER;
 ALTER TABLE attempt ADD COLUMN rows_rejected INTEGER;
+";
+
+/// The few units that have such rows, for `status`.
+const REJECTED_OF_SERIES: &str = "
+CREATE INDEX unit_rejected ON unit (target_url, source, series) WHERE rows_rejected > 0;
 ";
 
 /// What was wrong, what was told of it, and who has heard it. One alarm of a key stands at a time. `job_run` says when

@@ -29,6 +29,8 @@ pub struct Known {
     pub open: HashMap<SeriesKey, OpenUnits>,
     /// Rows that were loaded since a given time.
     pub recent: HashMap<SeriesKey, u64>,
+    /// Rows that were kept out of the target.
+    pub rejected: HashMap<SeriesKey, u64>,
     /// Rows whose window column is NULL.
     pub nulls: HashMap<IdColumn, NullRows>,
     /// What the last comparison found.
@@ -126,6 +128,7 @@ impl Ledger {
                 tallies: self.tallies(target_url)?,
                 open: self.open_units()?,
                 recent: self.recent(target_url, since)?,
+                rejected: self.rejected(target_url)?,
                 nulls: self.nulls()?,
                 compared,
             })
@@ -185,6 +188,16 @@ impl Ledger {
         )?;
         let rows = statement
             .query_map(params![at(since), target_url], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        rows.collect()
+    }
+
+    fn rejected(&self, target_url: &str) -> rusqlite::Result<HashMap<SeriesKey, u64>> {
+        let mut statement = self.connection.prepare(
+            "SELECT source, series, sum(rows_rejected) FROM unit
+             WHERE rows_rejected > 0 AND state = 'loaded' AND target_url = ? AND series IS NOT NULL GROUP BY 1, 2",
+        )?;
+        let rows =
+            statement.query_map(params![target_url], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
         rows.collect()
     }
 

@@ -251,6 +251,7 @@ fn what_an_older_load_log_did_not_measure_is_of_the_first_column_after_it() {
         target: "a.t".into(),
         measure: measure.map(|measure| measure.parse().unwrap()),
         rows: 7,
+        rejected: 2,
         loaded_at: now,
         run: "r".into(),
     };
@@ -289,6 +290,7 @@ fn a_ledger_catches_up_from_a_load_log() {
         target: "a.t".into(),
         measure: Some(unit.rows.measure.clone()),
         rows: 7,
+        rejected: 2,
         loaded_at: now,
         run: "r".into(),
     };

@@ -66,6 +66,19 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// Takes away what an earlier try of a unit wrote down, now that none of its rows is kept out. Where there is none, or
+    /// where it cannot be taken away, nothing happens.
+    pub fn forget_rejects(&self, key: &UnitKey) {
+        let Ok(root) = self.subdirectory() else { return };
+        let path = path(key);
+        let directory = path.parent().map(|directory| below::directory(&root, directory));
+        if let (Some(Ok(directory)), Some(name)) = (directory, path.file_name()) {
+            let _ = unlinkat(&directory, name, AtFlags::empty());
+        }
+    }
+}
+
 impl RejectFile {
     /// Writes a row down. `row` is as it stood in the file, with or without its line end.
     ///

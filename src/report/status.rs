@@ -33,6 +33,12 @@ const COLUMNS: &[Column] = &[
     },
     Column { header: "LOADED", show: |one| one.loaded.to_string(), only_if: |_| true, number: true },
     Column { header: "ROWS", show: |one| one.rows.to_string(), only_if: |_| true, number: true },
+    Column {
+        header: "KEPT OUT",
+        show: |one| one.rejected.to_string(),
+        only_if: |one| one.rejected > 0,
+        number: true,
+    },
     Column { header: "TODAY", show: |one| one.rows_today.to_string(), only_if: |_| true, number: true },
     Column {
         header: "WAITING",

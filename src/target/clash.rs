@@ -1,9 +1,9 @@
 //! The SQL that sorts staged rows by how their keys collide with a unique constraint. Pure.
 //!
-//! Rows with a NULL in their key collide with nothing. What collides is kept by key in a table of its own, so that
+//! Rows with a NULL in their key collide with nothing, unless the constraint says so. What collides is kept by key in a table of its own, so that
 //! counting, writing out and leaving out agree with each other.
 
-use super::modes::{STAGE, Way, listed};
+use super::modes::{STAGE, Way, equal, listed};
 use super::shape::{ShapeColumn, Unique};
 use crate::sql;
 
@@ -48,6 +48,11 @@ impl Kind {
     }
 }
 
+/// Types whose equality is looser than sameness: 1.0 and 1.00, 0 and -0, a month and 30 days. Their text tells.
+fn is_looser(base_type: &str) -> bool {
+    matches!(base_type, "numeric" | "real" | "double precision" | "interval")
+}
+
 /// Types whose equality means that values are the same. Others (json, points, what extensions bring) have none, or one
 /// of another meaning, and are compared by their text.
 fn has_equality(base_type: &str) -> bool {
@@ -84,19 +89,21 @@ fn has_equality(base_type: &str) -> bool {
 pub struct Clash<'a> {
     way: &'a Way<'a>,
     key: Vec<&'a ShapeColumn>,
+    /// Does NULL collide with NULL?
+    nulls_alike: bool,
 }
 
 impl<'a> Clash<'a> {
     /// Over this constraint; `None` where a column of it is not loaded, so that no staged row has its key.
     pub fn new(way: &'a Way<'a>, unique: &'a Unique) -> Option<Self> {
-        let column = |name: &String| way.shape().column(name).filter(|column| !column.generated);
+        let column = |name: &String| way.columns_filled().find(|column| column.name == *name);
         let key: Option<Vec<_>> = unique.columns.iter().map(column).collect();
-        Some(Self { way, key: key? })
+        Some(Self { way, key: key?, nulls_alike: unique.nulls_alike })
     }
 
     /// Names of the columns that are compared by their text, for want of an equality.
     pub fn by_text(&self) -> Vec<String> {
-        let others = self.way.shape().columns.iter().filter(|column| !column.generated);
+        let others = self.way.columns_filled();
         let others = others.filter(|column| !self.is_key(column) && !has_equality(&column.base_type));
         others.map(|column| column.name.clone()).collect()
     }
@@ -106,6 +113,9 @@ impl<'a> Clash<'a> {
     }
 
     fn on(&self, left: &str, right: &str) -> String {
+        if self.nulls_alike {
+            return equal(&self.key, left, right);
+        }
         let same = |column: &&ShapeColumn| {
             let name = sql::ident(&column.name);
             format!("{left}.{name} = {right}.{name}")
@@ -114,12 +124,14 @@ impl<'a> Clash<'a> {
     }
 
     fn identical(&self) -> String {
-        let others =
-            self.way.shape().columns.iter().filter(|column| !column.generated && !self.is_key(column));
+        let is_exact =
+            |column: &ShapeColumn| has_equality(&column.base_type) && !is_looser(&column.base_type);
+        // Keys may collide that are not the same, as those of a type that takes capitals for small letters.
+        let others = self.way.columns_filled().filter(|column| !self.is_key(column) || !is_exact(column));
         let same: Vec<String> = others
             .map(|column| {
                 let name = sql::ident(&column.name);
-                if has_equality(&column.base_type) {
+                if is_exact(column) {
                     format!("s.{name} IS NOT DISTINCT FROM t.{name}")
                 } else {
                     format!("CAST(s.{name} AS text) IS NOT DISTINCT FROM CAST(t.{name} AS text)")
@@ -132,15 +144,15 @@ impl<'a> Clash<'a> {
     /// Finds the keys that collide, each with the number of the file's rows that have it.
     pub fn find(&self) -> Vec<String> {
         let key = || self.key.iter().copied();
-        let not_null: Vec<String> =
-            self.key.iter().map(|column| format!("{} IS NOT NULL", sql::ident(&column.name))).collect();
+        let keys = self.key.iter().filter(|_| !self.nulls_alike);
+        let not_null: String =
+            keys.map(|column| format!(" AND {} IS NOT NULL", sql::ident(&column.name))).collect();
         vec![
             format!(
                 "CREATE TEMP TABLE {CLASH} ON COMMIT DROP AS SELECT {}, CAST('{}' AS text) AS gpferry_kind, \
-                 count(*) AS gpferry_rows FROM {STAGE} WHERE {} GROUP BY {} HAVING count(*) > 1{}",
+                 count(*) AS gpferry_rows FROM {STAGE} WHERE true{not_null} GROUP BY {} HAVING count(*) > 1{}",
                 listed(key(), ""),
                 Kind::Twice.word(),
-                not_null.join(" AND "),
                 listed(key(), ""),
                 self.spread()
             ),

@@ -70,6 +70,26 @@ impl Facts {
         self.version >= 110_000
     }
 
+    /// Does COPY count rows that a trigger kept out of the table as copied? Greenplum counts what it sent to its segments.
+    pub(super) fn copies_uncounted(&self) -> bool {
+        self.distributes()
+    }
+
+    /// Can a unique constraint take NULLs for equal?
+    pub(super) fn equates_nulls(&self) -> bool {
+        self.version >= 150_000
+    }
+
+    /// Can LOCK TABLE lock a view?
+    pub(super) fn locks_views(&self) -> bool {
+        self.version >= 110_000
+    }
+
+    /// Does it check constraints at the end of a transaction? Greenplum has them for no table that has segments.
+    pub(super) fn defers_constraints(&self) -> bool {
+        !self.distributes()
+    }
+
     /// Can the wait for a lock be limited? Greenplum 6 is of PostgreSQL 9.4, but its segments' locks know no limit.
     pub(super) fn knows_lock_timeout(&self) -> bool {
         self.version >= if self.distributes() { 120_000 } else { 90_300 }

@@ -185,6 +185,21 @@ impl Session {
         )
     }
 
+    /// Checks what would only be checked by COMMIT (deferred constraints), where it can still be told whose fault it is.
+    /// Nothing is changed: what was deferred is deferred still.
+    ///
+    /// # Errors
+    /// [`TargetError`] of the first constraint that is violated; the caller rolls back.
+    pub fn settle(&mut self) -> Result<(), TargetError> {
+        if !self.facts.defers_constraints() {
+            return Ok(());
+        }
+        self.run(
+            "SAVEPOINT settled; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO SAVEPOINT settled; RELEASE SAVEPOINT settled",
+            "take the rows",
+        )
+    }
+
     /// Commits, after proving the transaction alive: COMMIT of an aborted one is answered like any other.
     ///
     /// # Errors

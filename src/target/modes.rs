@@ -15,7 +15,7 @@ use crate::sql;
 
 mod statements;
 
-pub(super) use statements::listed;
+pub(super) use statements::{equal, listed};
 
 /// The rows as they go into the target.
 pub(super) const STAGE: &str = "gpferry_stage";
@@ -193,6 +193,19 @@ impl<'a> Way<'a> {
         self.key.iter().any(|column| column.name == name)
     }
 
+    /// Does a key find one row of the target at most?
+    pub fn finds_one(&self) -> bool {
+        let uniques = self.shape.uniques.iter();
+        uniques
+            .map(|unique| &unique.columns)
+            .any(|columns| columns.iter().all(|name| self.is_unique_key(name)))
+    }
+
+    /// NULL finds NULL, of which a unique constraint allows many.
+    fn is_unique_key(&self, name: &str) -> bool {
+        self.key.iter().any(|column| column.name == name && column.not_null)
+    }
+
     fn loaded(&self, key: &'static str, name: &str) -> Result<&'a ShapeColumn, ModeError> {
         let found = self.filled.iter().find(|(column, _)| column.name == name).map(|(column, _)| *column);
         found.ok_or_else(|| self.not_loaded(key, name))
@@ -202,9 +215,9 @@ impl<'a> Way<'a> {
         ModeError::NotLoaded { key, column: column.to_owned(), table: self.table.to_string() }
     }
 
-    /// The shape of the table.
-    pub(super) fn shape(&self) -> &'a Shape {
-        self.shape
+    /// Columns of the target that the file fills, in the table's order.
+    pub(super) fn columns_filled(&self) -> impl Iterator<Item = &'a ShapeColumn> {
+        self.filled.iter().map(|(column, _)| *column)
     }
 
     /// Columns of the file, in its order.

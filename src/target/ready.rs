@@ -6,7 +6,7 @@ use super::{Session, TargetError};
 use crate::names::TableName;
 
 /// Privileges that loading may need.
-const RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+pub const RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
 
 /// What the target is, and what its user may do about the load log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct ReadyColumn {
     pub not_null: bool,
     /// Has it a default, an identity included?
     pub has_default: bool,
+    /// Is an update of it done by DELETE and INSERT? A distribution key is, and what the server alone numbers.
+    pub moves: bool,
 }
 
 impl Session {
@@ -110,6 +112,16 @@ impl Session {
         let keys = self.tables(tables)?;
         let generated = if self.facts.generates() { "a.attgenerated <> ''" } else { "false" };
         let identity = if self.facts.has_identities() { "a.attidentity <> ''" } else { "false" };
+        let numbered = if self.facts.has_identities() { "a.attidentity = 'a'" } else { "false" };
+        let (moves, policy) = if self.facts.distributes() {
+            let key = super::shape::distribution_key(&self.facts);
+            let moves = format!(
+                "{numbered} OR COALESCE(' ' || {key} || ' ' LIKE '% ' || CAST(a.attnum AS text) || ' %', false)"
+            );
+            (moves, "LEFT JOIN gp_distribution_policy d ON d.localoid = c.oid")
+        } else {
+            (numbered.to_owned(), "")
+        };
         let may = RIGHTS.map(|right| match right {
             // Where that is no privilege of its own, it is the owner's.
             "TRUNCATE" if !self.facts.grants_truncate() => "pg_has_role(c.relowner, 'USAGE')".to_owned(),
@@ -120,9 +132,9 @@ impl Session {
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
              {generated}, a.attnotnull, a.atthasdef OR {identity}, \
-             has_schema_privilege(n.oid, 'USAGE'), {may} \
+             has_schema_privilege(n.oid, 'USAGE'), {moves}, {may} \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped {policy} \
              WHERE n.nspname = ANY ($1::text[]) AND c.relname = ANY ($2::text[]) \
              AND c.relkind IN ('r', 'p', 'v', 'f') ORDER BY c.oid, a.attnum"
         );
@@ -135,7 +147,7 @@ impl Session {
             let table = found.entry(name).or_default();
             table.primary_key.clone_from(&known.primary_key);
             if row.get(7) {
-                let may = RIGHTS.iter().enumerate().filter(|(n, _)| row.get(8 + n));
+                let may = RIGHTS.iter().enumerate().filter(|(n, _)| row.get(9 + n));
                 table.may = may.map(|(_, right)| *right).collect();
             }
             table.columns.push(ReadyColumn {
@@ -144,6 +156,7 @@ impl Session {
                 generated: row.get(4),
                 not_null: row.get(5),
                 has_default: row.get(6),
+                moves: row.get(8),
             });
         }
         Ok(found)

@@ -16,7 +16,7 @@ pub struct Shape {
     pub uniques: Vec<Unique>,
     /// How its rows are spread.
     pub distribution: Distribution,
-    /// Can it be locked by LOCK TABLE? A foreign table cannot.
+    /// Can it be locked by LOCK TABLE? A foreign table cannot, and a view only by newer servers.
     pub lockable: bool,
 }
 
@@ -27,12 +27,15 @@ pub struct ShapeColumn {
     pub name: String,
     /// Its type as `format_type` writes it.
     pub type_name: String,
-    /// The same without length and precision: a cast to it cuts nothing off.
+    /// The same without length and precision, and of a domain the type beneath it: a cast to it cuts nothing off.
     pub base_type: String,
     /// Can it hold no NULL?
     pub not_null: bool,
     /// Is it computed by the server?
     pub generated: bool,
+    /// Does the server number it, and take other numbers only where it is told to (GENERATED ALWAYS AS IDENTITY)? An
+    /// UPDATE cannot change it at all.
+    pub numbered: bool,
 }
 
 /// A unique constraint or index.
@@ -44,6 +47,8 @@ pub struct Unique {
     pub primary: bool,
     /// Its columns, in its order.
     pub columns: Vec<String>,
+    /// Does NULL collide with NULL?
+    pub nulls_alike: bool,
 }
 
 impl Shape {
@@ -59,6 +64,30 @@ impl Shape {
 }
 
 impl Session {
+    /// Could a COPY into one of these tables say of more rows that they are in it than are? Where triggers may keep rows
+    /// out, and the server does not count what is left.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn may_miscount<'t>(
+        &mut self,
+        tables: impl Iterator<Item = &'t TableName>,
+    ) -> Result<bool, TargetError> {
+        if !self.facts.copies_uncounted() {
+            return Ok(false);
+        }
+        let names = tables
+            .map(|table| format!("({}, {})", sql::literal(table.schema()), sql::literal(table.table())));
+        // Before, for each row, on INSERT: bits 2, 1 and 4 of the type.
+        let triggers = format!(
+            "SELECT count(*) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE (g.tgtype & 7) = 7 AND g.tgenabled <> 'D' \
+             AND (n.nspname, c.relname) IN ({})",
+            names.collect::<Vec<_>>().join(", ")
+        );
+        Ok(self.count(&triggers, "look for triggers")? > 0)
+    }
+
     /// Looks a table up; without columns where it is not there.
     ///
     /// # Errors
@@ -74,6 +103,7 @@ impl Session {
                 base_type: row.get(3),
                 not_null: row.get(4),
                 generated: row.get(5),
+                numbered: row.get(9),
             });
         }
         if let Some(first) = rows.first() {
@@ -87,18 +117,27 @@ impl Session {
         }
         for row in self.client.query(uniques(&self.facts, table).as_str(), &[]).map_err(of)? {
             let (name, primary, column): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+            let (columns, nulls_alike) = (vec![column], row.get(3));
             match shape.uniques.last_mut() {
-                Some(last) if last.name == name => last.columns.push(column),
-                Some(_) | None => shape.uniques.push(Unique { name, primary, columns: vec![column] }),
+                Some(last) if last.name == name => last.columns.extend(columns),
+                Some(_) | None => shape.uniques.push(Unique { name, primary, columns, nulls_alike }),
             }
         }
         Ok(shape)
     }
 }
 
-/// Number, name, type, base type, NOT NULL, computed, foreign, policy, distribution key: one row per column.
+/// A table's distribution key, out of the row `d` of `gp_distribution_policy`: numbers of columns with blanks between.
+pub(super) fn distribution_key(facts: &Facts) -> &'static str {
+    if facts.has_policy_type() { "CAST(d.distkey AS text)" } else { "array_to_string(d.attrnums, ' ')" }
+}
+
+/// Number, name, type, base type, NOT NULL, computed, not lockable, policy, distribution key, numbered: one row per
+/// column.
 fn columns(facts: &Facts, table: &TableName) -> String {
     let generated = if facts.generates() { "a.attgenerated <> ''" } else { "false" };
+    let numbered = if facts.has_identities() { "a.attidentity = 'a'" } else { "false" };
+    let unlockable = if facts.locks_views() { "c.relkind = 'f'" } else { "c.relkind IN ('f', 'v')" };
     let (policy, policies) = if !facts.distributes() {
         ("CAST(NULL AS text), CAST(NULL AS text)", "")
     } else if facts.has_policy_type() {
@@ -114,21 +153,25 @@ fn columns(facts: &Facts, table: &TableName) -> String {
     };
     format!(
         "SELECT a.attnum, CAST(a.attname AS text), format_type(a.atttypid, a.atttypmod), \
-         format_type(a.atttypid, -1), a.attnotnull, {generated}, c.relkind = 'f', {policy} \
+         format_type(COALESCE(d2.typbasetype, d1.typbasetype, a.atttypid), -1), \
+         a.attnotnull, {generated}, {unlockable}, {policy}, {numbered} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped {policies} \
+         LEFT JOIN pg_type d1 ON d1.oid = a.atttypid AND d1.typtype = 'd' \
+         LEFT JOIN pg_type d2 ON d2.oid = d1.typbasetype AND d2.typtype = 'd' \
          WHERE n.nspname = {} AND c.relname = {} AND c.relkind IN ('r', 'p', 'v', 'f') ORDER BY a.attnum",
         sql::literal(table.schema()),
         sql::literal(table.table())
     )
 }
 
-/// Name, primary, column: one row per column of each unique index that holds for all rows and has no expressions.
+/// Name, primary, column, whether NULLs are alike: one row per column of each unique index that holds for all rows and has no expressions.
 fn uniques(facts: &Facts, table: &TableName) -> String {
     // Columns that an index merely carries along are no part of its key.
     let carried = if facts.indexes_carry() { "AND ia.attnum <= x.indnkeyatts" } else { "" };
+    let nulls_alike = if facts.equates_nulls() { "x.indnullsnotdistinct" } else { "false" };
     format!(
-        "SELECT CAST(i.relname AS text), x.indisprimary, CAST(a.attname AS text) \
+        "SELECT CAST(i.relname AS text), x.indisprimary, CAST(a.attname AS text), {nulls_alike} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_index x ON x.indrelid = c.oid AND x.indisunique AND x.indexprs IS NULL AND x.indpred IS NULL \
          JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_attribute ia ON ia.attrelid = i.oid {carried} \

@@ -128,3 +128,54 @@ fn another_s_table_and_one_much_larger_than_the_file_are_not_vacuumed() {
         "ALTER TABLE t OWNER TO loader; INSERT INTO t SELECT -i, 'row' FROM generate_series(1, 400000) i";
     assert_eq!(vacuumed("dead_large", large), 0);
 }
+
+#[test]
+fn what_another_constraint_refused_and_what_is_only_told_is_not_loaded_by_parts() {
+    if greenplum::leaves_out("unique indexes over expressions", "they need the distribution key") {
+        return;
+    }
+    let mut case = case("parts_odd", "DELETE FROM t; CREATE UNIQUE INDEX odd ON t ((-id))");
+    case.source.batch_execute("DELETE FROM t WHERE v = 'again'").unwrap();
+    case.target.batch_execute("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD UNIQUE (id, v)").unwrap();
+    case.target.batch_execute("INSERT INTO t VALUES (600, 'other')").unwrap();
+    let ran = case.gpferry(&["run", "-vv"]).expect(3).says("gpferry cannot sort rows by it");
+    ran.silent_about("gpferry_pulled").silent_about("the whole file is staged");
+    case.inventory(&["{ table: public.t, window: none }"]);
+    case.target.batch_execute("DROP INDEX odd; DELETE FROM t; ALTER TABLE t ADD PRIMARY KEY (id)").unwrap();
+    case.target
+        .batch_execute("ALTER TABLE t DROP CONSTRAINT t_id_v_key; INSERT INTO t VALUES (600, 'x')")
+        .unwrap();
+    case.gpferry(&["run", "-vv"]).expect(3).says("1 of 997 rows collides").silent_about("gpferry_pulled");
+}
+
+#[test]
+fn rows_before_the_line_that_collide_by_then_are_sorted_with_the_others() {
+    // What is there is another row at each try: a sequence is not taken back.
+    let mut case = case("parts_moving", "DELETE FROM t; CREATE SEQUENCE tries; GRANT ALL ON tries TO loader");
+    case.source.batch_execute("DELETE FROM t WHERE v = 'again'").unwrap();
+    let before = "INSERT INTO t SELECT 900 - 100 * nextval('tries'), 'theirs'";
+    case.inventory(&[&format!(
+        "{{ table: public.t, window: none, load: {{ on_pk_violation: quarantine, before: \"{before}\" }} }}"
+    )]);
+    let ran = case.gpferry(&["run", "-vv"]).expect(3);
+    assert_eq!(case.count("SELECT count(*) FROM t"), 997);
+    assert_eq!(case.count("SELECT count(*) FROM t WHERE id = 700 AND v = 'theirs'"), 1);
+    staged_whole(ran);
+}
+
+#[test]
+fn a_row_that_does_not_fit_after_one_that_collides_is_kept_out_too() {
+    let mut case = Case::new("parts_misfit");
+    case.source
+        .batch_execute(
+            "CREATE TABLE t (id text, v text); INSERT INTO t SELECT i, 'row' FROM generate_series(1, 400) i; \
+             INSERT INTO t VALUES ('7', 'again'); \
+             INSERT INTO t SELECT i, 'row' FROM generate_series(401, 6000) i; INSERT INTO t VALUES ('bad', 'last')",
+        )
+        .unwrap();
+    case.target.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").unwrap();
+    let load = "{ on_pk_violation: quarantine, reject_limit: 1 rows }";
+    case.inventory(&[&format!("{{ table: public.t, window: none, load: {load} }}")]);
+    case.gpferry(&["run"]).expect(3).says("1 of 1 unit loaded, 5999 rows").says("3 rows kept out");
+    assert_eq!(case.count("SELECT count(*) FROM t"), 5999);
+}

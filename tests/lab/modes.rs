@@ -1,11 +1,13 @@
 //! The ways of loading: what is in the target after each is what the words say, and every row is accounted for.
 
+mod odd;
+
 use std::io::Read;
 
 use crate::support::Case;
 
 /// A table in both databases, with these rows in the source and those in the target, moved by `load`.
-fn case(name: &str, columns: &str, source: &str, target: &str, load: &str) -> Case {
+pub(crate) fn case(name: &str, columns: &str, source: &str, target: &str, load: &str) -> Case {
     let mut case = Case::new(name);
     case.both(&format!("CREATE TABLE t ({columns})"));
     case.source.batch_execute(source).unwrap();
@@ -15,20 +17,20 @@ fn case(name: &str, columns: &str, source: &str, target: &str, load: &str) -> Ca
 }
 
 /// The target's rows as text, in order.
-fn rows(case: &mut Case) -> Vec<String> {
+pub(crate) fn rows(case: &mut Case) -> Vec<String> {
     let rows = case.target.query("SELECT CAST(t AS text) FROM t ORDER BY 1", &[]).unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// exported, loaded, updated, left, rejected and mode of the only row of the load log.
-fn logged(case: &mut Case) -> (Vec<i64>, String) {
+pub(crate) fn logged(case: &mut Case) -> (Vec<i64>, String) {
     let sql = "SELECT rows_exported, rows_loaded, rows_updated, rows_left, rows_rejected, mode FROM gpferry.load_log";
     let row = case.target.query_one(sql, &[]).unwrap();
     ((0..5).map(|n| row.get(n)).collect(), row.get(5))
 }
 
 /// The lines of the unit's rejects.
-fn rejects(case: &Case) -> Vec<String> {
+pub(crate) fn rejects(case: &Case) -> Vec<String> {
     let path = case.mount().join(format!("file2GP/rejects/s/{}^public^t^all.csv.gz", case.database()));
     let mut text = String::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
@@ -418,6 +420,7 @@ fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
         base_type: type_name.into(),
         not_null,
         generated: false,
+        numbered: false,
     };
     let shape = Shape {
         columns: vec![
@@ -426,7 +429,12 @@ fn a_million_staged_rows_are_joined_without_a_loop_over_them() {
             column("c", "inet", false),
             column("d", "timestamp without time zone", false),
         ],
-        uniques: vec![Unique { name: "t_pkey".into(), primary: true, columns: vec!["a".into()] }],
+        uniques: vec![Unique {
+            name: "t_pkey".into(),
+            primary: true,
+            columns: vec!["a".into()],
+            nulls_alike: false,
+        }],
         lockable: true,
         ..Shape::default()
     };

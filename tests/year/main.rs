@@ -200,6 +200,7 @@ fn catch_up(ledger: &mut Ledger, log: &LoadLog, run: &Run) {
         target: unit.target.to_string(),
         measure: Some(unit.rows.measure.clone()),
         rows: 1,
+        rejected: 0,
         loaded_at: run.started_at,
         run: run.id.clone(),
     };

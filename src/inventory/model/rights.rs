@@ -11,7 +11,31 @@ pub struct Rights {
     pub temporary: bool,
 }
 
+/// What an update finds its rows by, and what it changes of them: as written, so that an empty list means the primary
+/// key, or all columns but those.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    by: Vec<String>,
+    columns: Vec<String>,
+}
+
+impl Changes {
+    /// Is this column changed, of a table with this primary key?
+    pub fn includes(&self, column: &str, primary_key: &[String]) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|name| name == column);
+        let by = if self.by.is_empty() { primary_key } else { &self.by };
+        if self.columns.is_empty() { !is_in(by) } else { is_in(&self.columns) }
+    }
+}
+
 impl LoadRule {
+    /// What its units change of rows that are there; `None` where they change none.
+    pub fn changes(&self) -> Option<Changes> {
+        let merges = self.on_pk_violation == OnPkViolation::Merge;
+        (merges || matches!(self.mode, LoadMode::Update | LoadMode::Merge))
+            .then(|| Changes { by: self.match_columns.clone(), columns: self.update_columns.clone() })
+    }
+
     /// What its units need. Telling which keys collide, after a unit has failed, is not among it.
     pub fn rights(&self) -> Rights {
         let keyless = matches!(self.mode, LoadMode::Update | LoadMode::Merge);

@@ -8,13 +8,12 @@ use std::time::Instant;
 
 use super::head::Hint;
 use super::rejected::Rejected;
-use super::way::{self, KEYS_SHOWN, as_source};
+use super::way::{self, KEYS_SHOWN, Road, as_source, cannot_sort};
 use super::{Cargo, Done, Ground, How, Loaded, NotLoaded, failed, fatal_or_failed, limits_named};
 use crate::csv::{Cutter, Rows};
 use crate::inventory::{LoadMode, LoadRule, OnPkViolation};
 use crate::source::rows;
 use crate::step::{Stage, UnitFailure};
-use crate::target::modes::Way;
 use crate::target::{Clash, Collisions, CommitError, Kind, Session, Shape, TargetError};
 
 /// What is done with rows whose keys collide.
@@ -33,6 +32,8 @@ pub(super) enum Sorting {
 pub(super) struct Again<'a> {
     /// What is done with rows whose keys collide.
     pub(super) sorting: Sorting,
+    /// The constraint that refused the rows.
+    pub(super) constraint: Option<&'a str>,
     /// Where the COPY got to that was refused.
     pub(super) hint: Option<Hint<'a>>,
 }
@@ -73,7 +74,8 @@ pub fn mend(
         OnPkViolation::Quarantine => (written, Some(Sorting::Quarantine)),
         OnPkViolation::Merge => (&merge, None),
     };
-    let hint = failure.constraint.as_deref().zip(failure.line);
+    let constraint = failure.constraint.as_deref();
+    let hint = constraint.zip(failure.line);
     let hint = hint.map(|(constraint, line)| Hint { constraint, line });
     if sorting != Some(Sorting::Tell) {
         let refused = hint.map_or(0, |hint| hint.line);
@@ -84,9 +86,10 @@ pub fn mend(
     }
     let begun = session.begin().and_then(|()| session.ease_sorting());
     let again = begun.map_err(NotLoaded::SessionLost).and_then(|()| {
-        let again = sorting.map(|sorting| Again { sorting, hint });
+        let again = sorting.map(|sorting| Again { sorting, constraint, hint });
         let done = way::load(session, ground, cargo, rule, again)?;
         if let Done::Copied(counts) = done {
+            session.settle().map_err(fatal_or_failed)?;
             session.confirm(&cargo.unit.key, counts.loaded).map_err(NotLoaded::SessionLost)?;
         }
         Ok(done)
@@ -131,13 +134,12 @@ fn told(failure: &mut UnitFailure, error: &TargetError) -> Mended {
 /// many were left out since they are in the target as they are.
 pub(super) fn sort_out(
     session: &mut Session,
-    ground: Ground<'_>,
-    cargo: &Cargo<'_>,
-    way: &Way<'_>,
-    shape: &Shape,
-    sorting: Sorting,
+    road: &Road<'_>,
+    again: Again<'_>,
     rejected: &mut Rejected<'_>,
 ) -> Result<u64, NotLoaded> {
+    let Road { ground, cargo, shape, way, .. } = *road;
+    let sorting = again.sorting;
     let keys = if ground.show_keys { KEYS_SHOWN } else { 0 };
     let (mut left, mut found) = (0, Vec::new());
     let mut edge = 0;
@@ -170,7 +172,19 @@ pub(super) fn sort_out(
             return Err(collide(session, cargo, &found, edge));
         }
     }
+    let unsorted = again.constraint.filter(|name| !road.sorts_by(name));
     match (sorting, found.as_slice()) {
+        (Sorting::Tell, []) if unsorted.is_some() => Err(failed(UnitFailure {
+            told: true,
+            ..UnitFailure::new(
+                Stage::Load,
+                format!(
+                    "the unique index \"{}\" refused the rows (SQLSTATE 23505; rolled back)",
+                    unsorted.unwrap_or_default()
+                ),
+                unsorted.map(cannot_sort).unwrap_or_default(),
+            )
+        })),
         (Sorting::Tell, []) => Err(failed(UnitFailure {
             told: true,
             ..UnitFailure::new(

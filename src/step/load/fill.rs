@@ -16,23 +16,32 @@ const PIECE: usize = 512 * 1024;
 /// Bytes read at a time.
 const READ: usize = 64 * 1024;
 
-/// Copies the file into a table given as quoted SQL. Returns the rows that went in; those that did not are in
+const STAGING: &str = "stage the rows";
+
+/// Copies the file into a table given as quoted SQL, and runs the statements of `then`, which do something with the rows
+/// that were copied, and may be run for some of them at a time. Returns the rows that went in; those that did not are in
 /// `rejected`. Every row of the file is one of the two.
 pub(super) fn fill(
     session: &mut Session,
     ground: Ground<'_>,
     cargo: &Cargo<'_>,
     table: &str,
+    then: &[String],
     rejected: &mut Rejected<'_>,
 ) -> Result<u64, NotLoaded> {
+    let all = |session: &mut Session| -> Result<u64, NotLoaded> {
+        let rows = whole(session, ground, cargo, table)?;
+        session.touch_all(then, STAGING).map_err(fatal_or_failed)?;
+        Ok(rows)
+    };
     if rejected.limit() == 0 {
-        return whole(session, ground, cargo, table);
+        return all(session);
     }
     session.mark("file").map_err(NotLoaded::SessionLost)?;
-    match whole(session, ground, cargo, table) {
+    match all(session) {
         Err(NotLoaded::Failed(failure)) if failure.misfit => {
             session.back_to("file").map_err(NotLoaded::SessionLost)?;
-            let mut sieve = Sieve { session, cargo, table, rejected, line: 1, loaded: 0 };
+            let mut sieve = Sieve { session, cargo, table, then, rejected, line: 1, loaded: 0 };
             sieve.file(ground)?;
             let (loaded, kept_out) = (sieve.loaded, sieve.rejected.rows());
             agree(ground, cargo, loaded + kept_out)?;
@@ -96,6 +105,7 @@ struct Sieve<'a, 'r> {
     session: &'a mut Session,
     cargo: &'a Cargo<'a>,
     table: &'a str,
+    then: &'a [String],
     rejected: &'a mut Rejected<'r>,
     /// Line of the file where the next row begins.
     line: u64,
@@ -132,7 +142,7 @@ impl Sieve<'_, '_> {
         let Some(&end) = ends.last() else { return Ok(()) };
         let piece = &bytes[start..end];
         self.session.mark("piece").map_err(NotLoaded::SessionLost)?;
-        match self.session.copy_rows(self.table, &self.cargo.exported.columns, piece) {
+        match self.take(piece) {
             Ok(rows) if rows == ends.len() as u64 => {
                 self.session.forget("piece").map_err(NotLoaded::SessionLost)?;
                 self.loaded += rows;
@@ -157,6 +167,12 @@ impl Sieve<'_, '_> {
             }
             Err(error) => Err(fatal_or_failed(error)),
         }
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Result<u64, TargetError> {
+        let rows = self.session.copy_rows(self.table, &self.cargo.exported.columns, piece)?;
+        self.session.touch_all(self.then, STAGING)?;
+        Ok(rows)
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::{Stage, UnitFailure};
 use crate::gzip::CheckedReader;
-use crate::inventory::{LoadMode, LoadRule};
+use crate::inventory::{LoadMode, LoadRule, OnPkViolation, RejectLimit};
 use crate::mount::{Exported, Mount};
 use crate::sql;
 use crate::stop::Stop;
@@ -129,13 +129,24 @@ pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]
 }
 
 /// One unit after another, each under its savepoint; the transaction is left open.
+///
+/// What is checked only at the end of the transaction is checked for all of them together, as the COMMIT would: rows of
+/// one may need those of another. Only where that fails is each seen by itself, which tells whose fault it was.
 fn one_by_one(
     session: &mut Session,
     ground: Ground<'_>,
     cargo: &[Cargo<'_>],
 ) -> Result<Vec<Inside>, TargetError> {
     session.begin()?;
-    cargo.iter().map(|one| load_one(session, ground, one)).collect()
+    let inside = cargo.iter().map(|one| load_one(session, ground, one, false)).collect::<Result<_, _>>()?;
+    match session.settle() {
+        Ok(()) => return Ok(inside),
+        Err(error) if error.can_retry() => return Err(error),
+        Err(error) => log::debug!("a group of units is settled one by one: {error}"),
+    }
+    session.rollback()?;
+    session.begin()?;
+    cargo.iter().map(|one| load_one(session, ground, one, true)).collect()
 }
 
 /// The answer for one unit, after the COMMIT that holds it.
@@ -159,16 +170,22 @@ fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Lo
     }
 }
 
-/// One unit under its savepoint.
+/// One unit under its savepoint; `settles`: with the constraints that are checked at the end of a transaction.
 ///
 /// # Errors
 /// Where the session is of no more use, so that the whole group is to be taken back.
-fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<Inside, TargetError> {
+fn load_one(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    settles: bool,
+) -> Result<Inside, TargetError> {
     let begin = Instant::now();
     let rule = &cargo.unit.entry.load;
     let limits = Limits { statement: rule.timeout, lock: rule.lock_timeout };
     session.savepoint(limits)?;
-    let mut done = if rule.is_plain() {
+    let is_counted = rule.is_plain() && !session.may_miscount(std::iter::once(&cargo.unit.target))?;
+    let mut done = if is_counted {
         plain(session, ground, cargo)
     } else {
         way::load(session, ground, cargo, rule, None)
@@ -182,10 +199,14 @@ fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Res
         session.savepoint(limits)?;
         done = way::load(session, ground, cargo, rule, None);
     }
+    if settles && matches!(done, Ok(Done::Copied(_))) {
+        done = done.and_then(|done| session.settle().map(|()| done).map_err(fatal_or_failed));
+    }
     match done {
         Ok(Done::Copied(counts)) => match session.confirm(&cargo.unit.key, counts.loaded) {
             Ok(()) => {
                 session.release()?;
+                forget_rejects(ground, cargo, counts);
                 let (rows, rejected) = (counts.loaded, counts.rejected);
                 Ok(Inside::Copied(Loaded { rows, rejected, how: How::Now, took: begin.elapsed() }))
             }
@@ -200,6 +221,16 @@ fn load_one(session: &mut Session, ground: Ground<'_>, cargo: &Cargo<'_>) -> Res
             Ok(Inside::Failed(limits_named(*failure, rule, begin.elapsed())))
         }
         Err(NotLoaded::SessionLost(error)) => Err(error),
+    }
+}
+
+/// Rejects of an earlier try speak of rows that are in the target by now.
+fn forget_rejects(ground: Ground<'_>, cargo: &Cargo<'_>, counts: Counts) {
+    let rule = &cargo.unit.entry.load;
+    let may_have_some =
+        rule.reject_limit != RejectLimit::NONE || rule.on_pk_violation == OnPkViolation::Quarantine;
+    if counts.rejected == 0 && may_have_some {
+        ground.mount.forget_rejects(&cargo.unit.key);
     }
 }
 

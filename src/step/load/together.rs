@@ -31,7 +31,10 @@ pub(super) fn load(
     session.begin_within(limits(cargo))?;
     match all(session, ground, cargo) {
         Ok(Some(inside)) => return Ok(Some(inside)),
-        Ok(None) => log::debug!("a group of {} units has some that are there already", cargo.len()),
+        Ok(None) => log::debug!(
+            "a group of {} units has some that are there already, or that need a closer look",
+            cargo.len()
+        ),
         Err(NotLoaded::Failed(failure)) => {
             log::debug!("a group of {} units is loaded one by one: {}", cargo.len(), failure.error);
         }
@@ -75,12 +78,16 @@ fn all(
             return Ok(None);
         }
     }
+    if session.may_miscount(cargo.iter().map(|one| &one.unit.target)).map_err(fatal_or_failed)? {
+        return Ok(None);
+    }
     let mut inside = Vec::with_capacity(cargo.len());
     for one in cargo {
         let begin = Instant::now();
         let rows = fill::whole(session, ground, one, &sql::table(&one.unit.target))?;
         inside.push(Inside::Copied(Loaded { rows, rejected: 0, how: How::Now, took: begin.elapsed() }));
     }
+    session.settle().map_err(fatal_or_failed)?;
     let loaded: Vec<_> = cargo.iter().map(|one| (&one.unit.key, one.exported.rows)).collect();
     session.confirm_all(&loaded).map_err(NotLoaded::SessionLost)?;
     Ok(Some(inside))

@@ -2,7 +2,7 @@
 //! and computed, updated and inserted, and every row of the file is accounted for before the load log says so.
 
 use super::doctor::{Again, Sorting, sort_out};
-use super::fill::{fill, whole};
+use super::fill::fill;
 use super::rejected::Rejected;
 use super::{Cargo, Done, Ground, NotLoaded, entry, failed, fatal_or_failed, overlap};
 use crate::inventory::{Duplicates, LoadMode, LoadRule};
@@ -15,6 +15,10 @@ use crate::target::{Claim, Counts, Session, Shape};
 
 /// Keys of each kind that are shown, where an operator asked for them.
 pub(super) const KEYS_SHOWN: usize = 3;
+
+/// What to try where fewer rows are in the target than were put there.
+const SWALLOWED: &str =
+    "look for a trigger or a rule of that table that keeps rows out; gpferry loads all rows, or none";
 
 /// Loads a unit by `rule`, under the savepoint that is set. `again` says what becomes of rows whose keys collide;
 /// without it the server refuses them.
@@ -45,8 +49,14 @@ pub(super) fn load(
     };
     run_own(session, &rule.after, "after")?;
     if !counts.add_up() {
-        let error = format!("the rows do not add up: {counts:?}; rolled back");
-        return Err(failed(UnitFailure::new(Stage::Load, error, "run again, and report it as a bug")));
+        let error = format!(
+            "{}: the rows do not add up: exported {}, loaded {}, left {}, rejected {}; rolled back",
+            unit.target, counts.exported, counts.loaded, counts.left, counts.rejected
+        );
+        return Err(failed(UnitFailure {
+            file_is_good: true,
+            ..UnitFailure::new(Stage::Load, error, SWALLOWED)
+        }));
     }
     if ground.anew.is_some() {
         session.unlog(unit).map_err(fatal_or_failed)?;
@@ -98,8 +108,10 @@ impl Road<'_> {
         again: Option<Again<'_>>,
     ) -> Result<Counts, NotLoaded> {
         let maps = !self.rule.mapping.is_empty();
-        if again.is_none() && !maps {
-            let loaded = fill(session, self.ground, self.cargo, &self.way.into(), rejected)?;
+        let target = std::iter::once(&self.cargo.unit.target);
+        let is_counted = !session.may_miscount(target).map_err(fatal_or_failed)?;
+        if again.is_none() && !maps && is_counted {
+            let loaded = fill(session, self.ground, self.cargo, &self.way.into(), &[], rejected)?;
             return Ok(Counts { loaded, ..self.counts(rejected) });
         }
         // What only tells loads nothing. Where rows may not fit, each is looked at; where rows are computed, or spread
@@ -114,12 +126,34 @@ impl Road<'_> {
             self.stage(session, rejected)?;
         }
         let mut left = 0;
-        if let Some(Again { sorting, .. }) = again {
-            left = sort_out(session, self.ground, self.cargo, self.way, self.shape, sorting, rejected)?;
+        if let Some(again) = again {
+            left = sort_out(session, self, again, rejected)?;
         }
         let loaded = head.unwrap_or(0)
-            + session.touch(&self.way.insert_all(), "take the rows").map_err(fatal_or_failed)?;
+            + session
+                .touch(&self.way.insert_all(), "take the rows")
+                .map_err(|error| self.not_sorted(fatal_or_failed(error)))?;
         Ok(Counts { loaded, left, ..self.counts(rejected) })
+    }
+
+    /// What refuses rows after the colliding ones were sorted out is a constraint that cannot be sorted by: said as such.
+    fn not_sorted(&self, error: NotLoaded) -> NotLoaded {
+        match error {
+            NotLoaded::Failed(failure) => {
+                let unsorted = failure.constraint.as_deref().filter(|name| !self.sorts_by(name));
+                let remedy = unsorted.map(cannot_sort);
+                NotLoaded::Failed(Box::new(UnitFailure {
+                    remedy: remedy.unwrap_or_else(|| failure.remedy.clone()),
+                    ..*failure
+                }))
+            }
+            lost @ NotLoaded::SessionLost(_) => lost,
+        }
+    }
+
+    /// Is it a unique constraint whose keys can be looked for?
+    pub(super) fn sorts_by(&self, constraint: &str) -> bool {
+        self.shape.uniques.iter().any(|unique| unique.name == constraint)
     }
 
     /// Takes the unit's rows away, and puts those of the file there.
@@ -186,9 +220,27 @@ impl Road<'_> {
             0
         };
         let counts = self.counts(rejected);
-        let loaded = matched.map_or(staged.saturating_sub(superseded), |matched| matched + inserted);
+        let loaded = match matched {
+            Some(matched) => matched + inserted,
+            None => self.arrived(session, staged.saturating_sub(superseded), updated + inserted)?,
+        };
         let left = counts.exported.saturating_sub(counts.rejected + loaded);
         Ok(Counts { loaded, updated, left, ..counts })
+    }
+
+    /// All of these rows, once they are known to be there: a trigger or a rule may have swallowed some.
+    fn arrived(&self, session: &mut Session, rows: u64, touched: u64) -> Result<u64, NotLoaded> {
+        // A row that changes several would hide one that is missing.
+        if touched == rows && self.way.finds_one() {
+            return Ok(rows);
+        }
+        let doing = "count the rows that arrived";
+        let there = session.count(&self.way.count_matched(), doing).map_err(fatal_or_failed)?;
+        if there == rows {
+            return Ok(rows);
+        }
+        let error = format!("of {rows} rows {there} are in {}; rolled back", self.cargo.unit.target);
+        Err(failed(UnitFailure { file_is_good: true, ..UnitFailure::new(Stage::Load, error, SWALLOWED) }))
     }
 
     /// One row for each key; says how many rows of the file another one took the place of.
@@ -237,12 +289,11 @@ impl Road<'_> {
     fn stage(&self, session: &mut Session, rejected: &mut Rejected<'_>) -> Result<u64, NotLoaded> {
         let doing = "make a temporary table";
         session.touch_all(&self.way.make_stage(), doing).map_err(fatal_or_failed)?;
-        let rows = if rejected.limit() == 0 {
-            whole(session, self.ground, self.cargo, self.way.copied_to())?
-        } else {
-            fill(session, self.ground, self.cargo, self.way.copied_to(), rejected)?
-        };
-        session.touch_all(&self.way.fill_stage(), "stage the rows").map_err(fatal_or_failed)?;
+        let (table, then) = (self.way.copied_to(), self.way.fill_stage());
+        let rows = fill(session, self.ground, self.cargo, table, &then, rejected)?;
+        if let Some(sql) = self.way.size_stage() {
+            session.touch(&sql, "stage the rows").map_err(fatal_or_failed)?;
+        }
         let staged =
             session.count(&self.way.count_staged(), "count the staged rows").map_err(fatal_or_failed)?;
         if staged == rows {
@@ -268,6 +319,14 @@ impl Road<'_> {
             failed(UnitFailure { file_is_good: true, ..UnitFailure::new(Stage::Load, &error, remedy) })
         })
     }
+}
+
+/// The remedy where an index refuses rows by what is no plain column.
+pub(super) fn cannot_sort(constraint: &str) -> String {
+    format!(
+        "the unique index \"{constraint}\" is over an expression, or holds for a part of the rows or for a partition alone: \
+         gpferry cannot sort rows by it; look in the target for rows that it takes for the same as those of the file"
+    )
 }
 
 /// The target's table as one that conditions are written for.

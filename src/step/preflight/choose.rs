@@ -126,8 +126,9 @@ impl SourceVisit {
                 };
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 let rights = entry.load.rights();
+                let changes = entry.load.changes();
                 let computed = entry.load.mapping.iter().map(|(column, _)| column.clone()).collect();
-                let wanted = Wanted { table, target, window, rights, computed };
+                let wanted = Wanted { table, target, window, rights, changes, computed };
                 if !self.wanted.contains(&wanted) {
                     self.wanted.push(wanted);
                 }

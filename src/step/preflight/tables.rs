@@ -11,7 +11,7 @@ use crate::source::nulls::{EACH, Nulls};
 use crate::source::ready::{ReadyColumn as SourceColumn, ReadyTable as SourceTable};
 use crate::source::rows::unfit_for_windows;
 use crate::sql;
-use crate::target::ready::{LogAccess, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
+use crate::target::ready::{LogAccess, RIGHTS, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
 
 /// A source's database and its tables.
 pub(super) fn source(visit: &SourceVisit) -> Vec<Check> {
@@ -253,7 +253,7 @@ fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTabl
     };
     let mut checks = vec![Check::ok("target.table", &subject, format!("{} columns", table.columns.len()))];
     let name = sql::table(&wanted.target);
-    checks.extend(rights(found, wanted, &table.may));
+    checks.extend(rights(found, wanted, table));
     checks.push(match table.primary_key.as_slice() {
         [] => Check::warn(
             "target.key",
@@ -270,10 +270,13 @@ fn target_table(found: &TargetFound, wanted: &Wanted, source: Option<&SourceTabl
 }
 
 /// Whether the loading user may do what the way of loading needs.
-fn rights(found: &TargetFound, wanted: &Wanted, may: &[&str]) -> Vec<Check> {
+fn rights(found: &TargetFound, wanted: &Wanted, table: &TargetTable) -> Vec<Check> {
     let (subject, user) = (wanted.target.to_string(), sql::ident(&found.readiness.user));
-    let lacking: Vec<&str> =
-        wanted.rights.table.iter().copied().filter(|right| !may.contains(right)).collect();
+    let needs = |right: &&str| {
+        wanted.rights.table.contains(right) || (["INSERT", "DELETE"].contains(right) && moves(wanted, table))
+    };
+    let lacks = |right: &&str| !table.may.contains(right);
+    let lacking: Vec<&str> = RIGHTS.into_iter().filter(needs).filter(lacks).collect();
     let mut checks = Vec::new();
     if !lacking.is_empty() {
         let seen = format!("the loading user lacks {} on it", lacking.join(", "));
@@ -287,7 +290,39 @@ fn rights(found: &TargetFound, wanted: &Wanted, may: &[&str]) -> Vec<Check> {
         let remedy = format!("`GRANT TEMPORARY ON DATABASE {database} TO {user}`");
         checks.push(Check::fail("target.rights", &subject, seen, remedy));
     }
+    if !checks.is_empty() || wanted.rights.temporary {
+        return checks;
+    }
+    let (reads, stages) = (table.may.contains(&"SELECT"), found.readiness.temporary);
+    if !reads || !stages {
+        let name = sql::table(&wanted.target);
+        let mut grants = Vec::new();
+        if !reads {
+            grants.push(format!("`GRANT SELECT ON {name} TO {user}`"));
+        }
+        if !stages {
+            let database = sql::ident(&found.readiness.database);
+            grants.push(format!("`GRANT TEMPORARY ON DATABASE {database} TO {user}`"));
+        }
+        checks.push(Check::warn(
+            "target.rights",
+            &subject,
+            "should keys collide, gpferry cannot tell which: for that the loading user has to read the table and make \
+             temporary tables",
+            grants.join(" and "),
+        ));
+    }
     checks
+}
+
+/// Does an update take rows away and put them back, since it changes where they are, or what the server numbers?
+fn moves(wanted: &Wanted, table: &TargetTable) -> bool {
+    let moved = table.columns.iter().filter(|column| column.moves);
+    let mut names = moved.map(|column| column.name.as_str());
+    wanted
+        .changes
+        .as_ref()
+        .is_some_and(|changes| names.any(|name| changes.includes(name, &table.primary_key)))
 }
 
 fn columns(wanted: &Wanted, source: &SourceTable, target: &TargetTable) -> Vec<Check> {

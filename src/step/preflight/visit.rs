@@ -6,7 +6,7 @@ use globset::Glob;
 
 use super::access::Entry;
 use super::facts::{HostFacts, Proof};
-use crate::inventory::{Engine, Rights, TableEntry};
+use crate::inventory::{Changes, Engine, Rights, TableEntry};
 use crate::measure::Scale;
 use crate::names::TableName;
 use crate::remote::Identity;
@@ -84,6 +84,8 @@ pub struct Wanted {
     pub window: Option<WantedWindow>,
     /// What the loading user must be allowed.
     pub rights: Rights,
+    /// What is changed of rows that are there.
+    pub changes: Option<Changes>,
     /// Columns of the target that expressions fill; the source may have others then.
     pub computed: Vec<String>,
 }

@@ -21,7 +21,7 @@ impl Way<'_> {
         if self.maps() { FILE } else { STAGE }
     }
 
-    /// Makes the table that the file is copied to, empty.
+    /// Makes the table that the file is copied to, empty; and that of the rows which are made of it.
     pub fn make_stage(&self) -> Vec<String> {
         if !self.maps() {
             return self.empty_copy(STAGE);
@@ -35,17 +35,19 @@ impl Way<'_> {
         let columns = columns.collect::<Vec<_>>().join(", ");
         let spread =
             self.spread(|name| self.filled.iter().any(|(column, by)| column.name == name && by.is_none()));
-        vec![format!(
+        let mut statements = vec![format!(
             "CREATE TEMP TABLE {FILE} ON COMMIT DROP AS SELECT {columns} FROM {} t WHERE false{spread}",
             self.into()
-        )]
+        )];
+        statements.extend(self.empty_copy(STAGE));
+        statements
     }
 
-    /// After the file was copied: the statements that make the rows of it which go into the target.
+    /// After the file was copied, or some rows of it: the statements that make the rows of them which go into the
+    /// target, and forget them.
     pub fn fill_stage(&self) -> Vec<String> {
         let mut statements = Vec::new();
         if self.maps() {
-            statements = self.empty_copy(STAGE);
             let values = self.filled.iter().map(|(column, by)| {
                 by.clone().unwrap_or_else(|| format!("from_table.{}", sql::ident(&column.name)))
             });
@@ -54,11 +56,14 @@ impl Way<'_> {
                 self.columns(""),
                 values.collect::<Vec<_>>().join(", ")
             ));
-        }
-        if !self.facts.sizes_unanalyzed() {
-            statements.push(format!("ANALYZE {STAGE}"));
+            statements.push(format!("TRUNCATE {FILE}"));
         }
         statements
+    }
+
+    /// Once all rows are staged: tells the planner how many they are, where it does not see that by itself.
+    pub fn size_stage(&self) -> Option<String> {
+        (!self.facts.sizes_unanalyzed()).then(|| format!("ANALYZE {STAGE}"))
     }
 
     /// A table with the columns that are filled: their types and collations, and NOT NULL where the target has it, so
@@ -130,11 +135,12 @@ impl Way<'_> {
 
     /// The first keys that stand more than once in the file, as text.
     pub(in crate::target) fn first_duplicates(&self, limit: usize) -> String {
-        let group = listed(self.key.iter().copied(), "");
+        // A column that is not qualified would be the text here, and 10 before 9.
+        let group = listed(self.key.iter().copied(), "s.");
         let texts: Vec<String> =
-            self.key.iter().map(|column| format!("CAST({} AS text)", sql::ident(&column.name))).collect();
+            self.key.iter().map(|column| format!("CAST(s.{} AS text)", sql::ident(&column.name))).collect();
         format!(
-            "SELECT {} FROM {STAGE} GROUP BY {group} HAVING count(*) > 1 ORDER BY {group} LIMIT {limit}",
+            "SELECT {} FROM {STAGE} s GROUP BY {group} HAVING count(*) > 1 ORDER BY {group} LIMIT {limit}",
             texts.join(", ")
         )
     }
@@ -186,8 +192,12 @@ impl Way<'_> {
         )
     }
 
-    /// Would an update move rows to other segments? Then they are deleted and inserted, in one transaction.
+    /// Would an update move rows to other segments, or change what the server numbers? Then they are deleted and
+    /// inserted, in one transaction.
     fn moves_rows(&self) -> bool {
+        if self.updated.iter().any(|column| column.numbered) {
+            return true;
+        }
         let Distribution::By(key) = &self.shape.distribution else { return false };
         self.facts.distributes() && self.updated.iter().any(|column| key.contains(&column.name))
     }
@@ -230,7 +240,7 @@ impl Way<'_> {
                  JOIN {STAGE} from_table ON {on}{condition}{spread}"
             ),
             format!("DELETE FROM {into} AS into_table USING {STAGE} AS from_table WHERE {on}{condition}"),
-            format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM {CHANGED}"),
+            format!("INSERT INTO {into} ({columns}){} SELECT {columns} FROM {CHANGED}", self.overriding()),
         ]
     }
 
@@ -238,11 +248,12 @@ impl Way<'_> {
     pub fn insert_rest(&self) -> String {
         let key = listed(self.key.iter().copied(), "");
         format!(
-            "INSERT INTO {} ({}) SELECT {} FROM {STAGE} from_table \
+            "INSERT INTO {} ({}){} SELECT {} FROM {STAGE} from_table \
              LEFT JOIN (SELECT {key}, true AS gpferry_there FROM {}) into_table ON {} \
              WHERE into_table.gpferry_there IS NULL",
             self.into(),
             self.columns(""),
+            self.overriding(),
             self.columns("from_table."),
             self.into(),
             equal(&self.key, "from_table", "into_table")
@@ -252,7 +263,12 @@ impl Way<'_> {
     /// Inserts all staged rows.
     pub fn insert_all(&self) -> String {
         let columns = self.columns("");
-        format!("INSERT INTO {} ({columns}) SELECT {columns} FROM {STAGE}", self.into())
+        format!("INSERT INTO {} ({columns}){} SELECT {columns} FROM {STAGE}", self.into(), self.overriding())
+    }
+
+    /// What an INSERT has to say to give a column the number that stands in the file, as a COPY does.
+    fn overriding(&self) -> &'static str {
+        if self.shape.columns.iter().any(|column| column.numbered) { " OVERRIDING SYSTEM VALUE" } else { "" }
     }
 
     /// Takes away what is replaced: the rows that meet these conditions, all of them where there are none.
@@ -280,7 +296,7 @@ pub(in crate::target) fn listed<'a>(columns: impl Iterator<Item = &'a ShapeColum
 
 /// Do the two sides have one key? NULL is like NULL. Every comparison is one of two values by equality, so the join
 /// can be hashed (or merged), which `IS NOT DISTINCT FROM` and an OR cannot.
-fn equal(key: &[&ShapeColumn], left: &str, right: &str) -> String {
+pub(in crate::target) fn equal(key: &[&ShapeColumn], left: &str, right: &str) -> String {
     let parts: Vec<String> = key
         .iter()
         .map(|column| {

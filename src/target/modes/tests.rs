@@ -11,6 +11,7 @@ fn column(name: &str, type_name: &str, base_type: &str, not_null: bool) -> Shape
         base_type: base_type.into(),
         not_null,
         generated: false,
+        numbered: false,
     }
 }
 
@@ -22,7 +23,12 @@ fn shape(distribution: Distribution) -> Shape {
             column("select", "json", "json", false),
             column("at", "timestamp(3) without time zone", "timestamp without time zone", false),
         ],
-        uniques: vec![Unique { name: "t_pkey".into(), primary: true, columns: vec!["Glass Id".into()] }],
+        uniques: vec![Unique {
+            name: "t_pkey".into(),
+            primary: true,
+            columns: vec!["Glass Id".into()],
+            nulls_alike: false,
+        }],
         distribution,
         lockable: true,
     }
@@ -58,6 +64,7 @@ fn all(facts: &Facts, shape: &Shape, rule: &LoadRule) -> Vec<String> {
     }
     sent.extend(way.make_stage());
     sent.extend(way.fill_stage());
+    sent.extend(way.size_stage());
     if matches!(rule.mode, LoadMode::Update | LoadMode::Merge) {
         sent.push(way.count_duplicates());
         if let Duplicates::LastBy(by) = &rule.duplicates {
