@@ -1,7 +1,7 @@
 //! The SQL that sorts staged rows by how their keys collide with a unique constraint. Pure.
 //!
-//! Rows with a NULL in their key collide with nothing, unless the constraint says so. What collides is kept by key in a table of its own, so that
-//! counting, writing out and leaving out agree with each other.
+//! Rows with a NULL in their key collide with nothing, unless the constraint says so. What collides is kept by key in a
+//! table of its own, so that counting, writing out and leaving out agree with each other.
 
 use super::modes::{STAGE, Way, equal, listed};
 use super::shape::{ShapeColumn, Unique};
