@@ -329,7 +329,8 @@ impl Manifest {
     /// [`MountError::Unusable`] where it cannot be written.
     pub fn append(&mut self, line: &serde_json::Value) -> Result<(), MountError> {
         let error = |error| MountError::Unusable { path: self.path.clone(), error };
-        writeln!(self.file, "{line}").map_err(error)
+        // In one write: formatted into the file itself, each token of it would be one.
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(error)
     }
 }
 
