@@ -20,8 +20,10 @@ use crate::step::snapshot::Ticket;
 use crate::step::{Stage, UnitFailure};
 use crate::unit::Unit;
 
-/// Small units that one run of the script takes.
-const SMALL_BATCH: usize = 512;
+/// Small units that one run of the script takes: what starting one costs is spread over them.
+const SMALL_BATCH: usize = 4096;
+/// The same where hours may end: what is in a batch is begun with it.
+const SMALL_BATCH_IN_HOURS: usize = 512;
 /// Others that share one run of the script and one database session.
 const BATCH: usize = 8;
 
@@ -95,7 +97,8 @@ fn batches<'a>(
         let rule = &order.unit.entry.export;
         // What is in a batch is begun with it: where hours may end, large units stand alone.
         let most = match (order.small, has_hours(order.unit)) {
-            (true, _) => SMALL_BATCH,
+            (true, false) => SMALL_BATCH,
+            (true, true) => SMALL_BATCH_IN_HOURS,
             (false, true) => 1,
             (false, false) => BATCH,
         };

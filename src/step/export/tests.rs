@@ -31,8 +31,8 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
             index,
             unit,
             file,
-            columns: vec!["id".into()],
-            sql: "SELECT 1".into(),
+            columns: ["id".into()].into(),
+            condition: "".into(),
             slice_of: None,
             small: false,
         }
@@ -62,7 +62,7 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
         outcomes.push((
             index,
             match outcome {
-                Outcome::Exported { exported, .. } => Ok(exported),
+                Outcome::Exported { exported, .. } => Ok(Arc::unwrap_or_clone(exported)),
                 Outcome::Failed(failure) => Err(failure.error),
             },
         ));
