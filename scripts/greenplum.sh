@@ -859,17 +859,18 @@ pack() {   # no path
     fi
     session_open || { reply_error "$1" "$code" "$state" "$why"; return; }
     printf '%s\n' "$line" >"$tmp/first"
-    : >"$tmp/odd"
+    [[ ! -e $tmp/odd ]] || : >"$tmp/odd"
     perl -e "$PACK" "$nonce" "$tmp" "$mount" "$stage" "$mark" "$supervisor" "$HOSTTYPE" "${tagged:+yes}" $CHUNK \
         <"$tmp/first" 2>"$tmp/pack.err" 3>&- 5>&-
     status=$?
     ! stopping || exit 130
+    if [[ ! -e $tmp/odd ]]; then
+        # No perl, or no zlib: there is another way
+        packs=no
+        return 1
+    fi
     case $status in
         0) pack_odd ;;
-        "$NO_ZLIB" | 127)
-            packs=no
-            return 1
-            ;;
         "$ALONE") orphaned ;;
         *) pack_lost ;;
     esac
@@ -911,8 +912,8 @@ pack_lost() {
     exit 1
 }
 
-# How that perl ends, beside 0: no zlib, so there is another way; the supervisor is gone.
-readonly NO_ZLIB=4 ALONE=6
+# How that perl ends where the supervisor is gone.
+readonly ALONE=6
 
 # It reads requests from where they stand (4), and leaves that place at the first one that is not for it.
 # shellcheck disable=SC2016
@@ -923,15 +924,13 @@ readonly PACK='
     use Time::HiRes qw(time);
     $SIG{INT} = "IGNORE";    # meant for psql
     my ($nonce, $tmp, $mount, $stage, $mark, $supervisor, $machine, $tagged, $chunk) = @ARGV;
-    my $z = eval {
-        require Compress::Raw::Zlib;
-        Compress::Raw::Zlib->import;
-        (Compress::Raw::Zlib::Deflate->new(-Level => 1, -WindowBits => WANT_GZIP(), -AppendOutput => 1))[0];
-    } or exit '$NO_ZLIB';
+    use Compress::Raw::Zlib;
+    my ($z) = Compress::Raw::Zlib::Deflate->new(-Level => 1, -WindowBits => WANT_GZIP(), -AppendOutput => 1);
+    $z or die "zlib cannot be used\n";
     open my $requests, "<&=", 4 or die "requests: $!\n";
     open my $to_psql, ">&=", 7 or die "psql: $!\n";
     open my $from_psql, "<&=", 8 or die "psql: $!\n";
-    open my $odd, ">>", "$tmp/odd" or die "$tmp/odd: $!\n";
+    open my $odd, ">>", "$tmp/odd" or die "$tmp/odd: $!\n";    # that it is there says that we are able
     $odd->autoflush(1);      # what a child inherits unwritten, it would write once more
     my ($below) = $stage =~ m{\A(.*)/};    # what is elsewhere has a staging directory of its own
 
@@ -1093,9 +1092,9 @@ readonly PACK='
         }
         if ($n) {
             count($u, $data) unless $tagged;
-            $z->deflate($data, $u->{packed}) == 0 or $u->{why} ||= "zlib failed";
+            $z->deflate($data, $u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
         } else {
-            $z->flush($u->{packed}) == 0 or $u->{why} ||= "zlib failed";
+            $z->flush($u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
             delete $u->{pipe};
         }
         return 1 if $u->{pipe} && length $u->{packed} < 65536;

@@ -158,7 +158,7 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
         questions.ask(ENCODING.into(), "asking for its encoding", |row| encoding = row.to_owned())?;
         let dialect = Dialect { family: Family::Postgres, version: facts.version, encoding };
         let mut seen = SourceSeen { dialect, tables: HashMap::new(), keys: HashMap::new() };
-        let mut described = Described::default();
+        let mut described = Described::of(tables.len());
         for some in tables.chunks(AT_ONCE) {
             let sized =
                 questions.ask(postgres::describe_tables(facts, some, true), "reading its catalog", |row| {

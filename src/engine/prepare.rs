@@ -207,7 +207,7 @@ pub fn describe(
 ) -> Asked<SourceCatalog> {
     let wanted = units.iter().map(|unit| (&*unit.key.source, &unit.table));
     ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
-        let mut described = Described::default();
+        let mut described = Described::of(tables.len());
         for some in tables.chunks(AT_ONCE) {
             let sql = postgres::describe_tables(facts, some, true);
             match questions.ask(sql, "reading its catalog", |row| described.take(row)) {

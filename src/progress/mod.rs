@@ -48,19 +48,28 @@ impl Write for Screen {
 /// Follows a run.
 #[derive(Debug)]
 pub struct Progress {
-    tally: Arc<Mutex<Tally>>,
     began: Instant,
-    /// Closed when the run ends; and who draws until then.
-    drawing: Option<(Sender<()>, JoinHandle<()>)>,
+    /// `None` where nobody wants to see it.
+    drawing: Option<Drawing>,
+}
+
+/// Who draws, and what.
+#[derive(Debug)]
+struct Drawing {
+    tally: Arc<Mutex<Tally>>,
+    /// Closed when the run ends.
+    on: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Progress {
     /// Follows a run of this plan.
     pub fn new(screen: &Screen, plan: &Plan, halves: Halves, silent: bool) -> Self {
-        let (tally, began) = (Arc::new(Mutex::new(Tally::new(plan))), Instant::now());
+        let began = Instant::now();
         let drawing = (!silent && !plan.units.is_empty()).then(|| {
-            let (drawing, until) = channel::<()>();
-            let (tally, screen) = (Arc::clone(&tally), screen.clone());
+            let (on, until) = channel::<()>();
+            let told = Arc::new(Mutex::new(Tally::new(plan)));
+            let (tally, screen) = (Arc::clone(&told), screen.clone());
             let thread = std::thread::spawn(move || {
                 let is_terminal = io::stderr().is_terminal();
                 let mut lines = Lines { screen, bars: Vec::new() };
@@ -81,21 +90,22 @@ impl Progress {
                 }
                 lines.show(&[]);
             });
-            (drawing, thread)
+            Drawing { tally: told, on, thread }
         });
-        Self { tally, began, drawing }
+        Self { began, drawing }
     }
 
     /// Takes an event in.
     pub fn hear(&mut self, event: &Event) {
+        let Some(Drawing { tally, .. }) = &self.drawing else { return };
         let now = self.began.elapsed();
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).hear(event, now);
+        tally.lock().unwrap_or_else(PoisonError::into_inner).hear(event, now);
     }
 
     /// Takes the bars away.
     pub fn finish(self) {
-        let Some((drawing, thread)) = self.drawing else { return };
-        drop(drawing);
+        let Some(Drawing { on, thread, .. }) = self.drawing else { return };
+        drop(on);
         // A thread that could not draw has said why.
         let _ = thread.join();
     }

@@ -114,6 +114,11 @@ pub struct Described {
 }
 
 impl Described {
+    /// Of so many tables.
+    pub fn of(tables: usize) -> Self {
+        Self { tables: HashMap::with_capacity(tables), ..Self::default() }
+    }
+
     /// Takes a row.
     pub fn take(&mut self, row: &str) {
         let Some((table, column, bytes)) = read_column(row) else { return };
