@@ -27,6 +27,12 @@ pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// Does this SQLSTATE say that a statement was cancelled, by its time limit or by somebody? Greenplum has a second one
+/// for it, for when its segments were at work.
+pub fn is_cancelled(sqlstate: &str) -> bool {
+    matches!(sqlstate, "57014" | "25M01")
+}
+
 /// Names in double quotes, with commas between them.
 pub fn idents<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(ident).collect::<Vec<_>>().join(", ")

@@ -4,6 +4,7 @@ use postgres::{Client, SimpleQueryMessage};
 
 use super::{CatalogError, Limits, Session};
 use crate::inventory::{Answer, JobCatalog};
+use crate::sql;
 use crate::target::{Address, TargetError};
 
 /// Times are text in ISO form, those with a zone in UTC and with their offset.
@@ -41,7 +42,7 @@ impl Postgres {
     fn failed(&self, error: &postgres::Error, doing: &'static str, limits: Limits) -> CatalogError {
         let catalog = self.catalog.clone();
         match TargetError::of(error, doing) {
-            TargetError::Refused { sqlstate, .. } if sqlstate == "57014" => {
+            TargetError::Refused { sqlstate, .. } if sql::is_cancelled(&sqlstate) => {
                 CatalogError::TooSlow { catalog, doing, limit: limits.time }
             }
             TargetError::Refused { sqlstate, message, .. } => {

@@ -62,7 +62,19 @@ impl<'a> Book<'a> {
         let fates = vec![None; ground.plan.units.len()];
         let (created, dirty) = (Vec::new(), BTreeSet::new());
         let (owed, own, keyed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { ground, ledger, fates, created, closed: 0, owed, own, keyed, dirty, written: Instant::now(), pause: LEDGER_PAUSE }
+        Self {
+            ground,
+            ledger,
+            fates,
+            created,
+            closed: 0,
+            owed,
+            own,
+            keyed,
+            dirty,
+            written: Instant::now(),
+            pause: LEDGER_PAUSE,
+        }
     }
 
     /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
@@ -280,7 +292,8 @@ impl Fate {
         {
             let Exported { file, rows, trailer, .. } = &**exported;
             let (columns, left_out) = (Columns::default(), String::new());
-            *exported = Arc::new(Exported { file: file.clone(), rows: *rows, trailer: *trailer, columns, left_out });
+            *exported =
+                Arc::new(Exported { file: file.clone(), rows: *rows, trailer: *trailer, columns, left_out });
         }
     }
 

@@ -271,9 +271,8 @@ impl<'a> Orders<'a> {
         targets: &HashMap<TableName, TargetTable>,
     ) -> Result<Order<'p>, UnitFailure> {
         let Self { inventory, sources, today, .. } = *self;
-        let made = order(index, unit, inventory, sources, targets, today, |columns| {
-            self.lists.share(columns)
-        })?;
+        let made =
+            order(index, unit, inventory, sources, targets, today, |columns| self.lists.share(columns))?;
         let by_pattern = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
         // The pattern may not tell them apart, as ids do.
         if by_pattern && !self.files.insert(made.file.clone()) {

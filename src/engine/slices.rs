@@ -62,7 +62,7 @@ pub fn slice(
         );
     }
     let (mut slices, mut replaced, mut of) = (Vec::new(), Vec::new(), HashMap::new());
-    let next = plan.units.len();
+    let (next, mut begun) = (plan.units.len(), HashSet::new());
     for index in wanted {
         let unit = &plan.units[index];
         let known = sizes.get(&*unit.key.source).and_then(|known| known.as_ref().ok());
@@ -75,9 +75,12 @@ pub fn slice(
         let mut note = |why| {
             notes.insert((unit.job.clone(), unit.table.to_string(), why));
         };
-        match cut(unit, size, lately, &inventory.timezone) {
+        // While the first of a source is exported there is nothing yet to load.
+        let ramp = !begun.contains(&*unit.key.source);
+        match cut(unit, size, lately, &inventory.timezone, ramp) {
             Ok(cut) if cut.is_empty() => {}
             Ok(cut) => {
+                begun.insert(&*unit.key.source);
                 if !facts.shares_snapshots() {
                     note(NO_SNAPSHOT);
                 }

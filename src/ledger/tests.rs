@@ -281,7 +281,11 @@ fn a_ledger_catches_up_from_a_load_log() {
     let units = units();
     let now = Timestamp::UNIX_EPOCH;
     ledger
-        .record(&run(), now, [(&units[0], &Record { failure: Some(failure().into()), ..record(State::Failed) })])
+        .record(
+            &run(),
+            now,
+            [(&units[0], &Record { failure: Some(failure().into()), ..record(State::Failed) })],
+        )
         .unwrap();
     let logged = |unit: &Unit| Logged {
         key: unit.key.clone(),

@@ -16,7 +16,7 @@ use crate::measure::{Measure, Scale, SliceBy};
 use crate::unit::{Extent, Rows, Unit, UnitKey, unit_id};
 use crate::window::micros;
 
-/// So many slices at most does one unit become.
+/// So many pieces at most does one unit become, before the first of them is cut again.
 const MOST: u64 = 256;
 
 /// Microseconds of a day.
@@ -86,60 +86,88 @@ pub fn may_be_cut(unit: &Unit) -> Result<(), Uncut> {
     if is_plain && !by_rows && has_many { Ok(()) } else { Err(Uncut::Mode) }
 }
 
+/// Where a unit is cut: as parts of it, ascending, each between 0 and 1. What is one piece is not cut.
+#[derive(Debug, Clone, PartialEq)]
+struct Cuts(Vec<f64>);
+
+impl Cuts {
+    /// So many pieces of one size. With `ramp` the first of them is cut again into a quarter, a quarter and a half, so
+    /// that there is something to load while the others are still being exported.
+    fn new(pieces: u64, ramp: bool) -> Self {
+        let place = |piece: f64| piece / pieces as f64;
+        let first = if ramp && pieces > 1 { &[0.25, 0.5][..] } else { &[] };
+        Self(first.iter().copied().chain((1..pieces).map(|piece| piece as f64)).map(place).collect())
+    }
+
+    fn pieces(&self) -> usize {
+        self.0.len() + 1
+    }
+}
+
 /// The slices of a unit; nothing where it is small enough. `per_number` is what windows of it held lately: bytes of CSV
-/// for each number of its measure.
+/// for each number of its measure. With `ramp` the first slices are smaller than the others.
 ///
 /// # Errors
 /// [`Uncut`] where it is large, and stays whole.
-pub fn cut(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
+pub fn cut(
+    unit: &Unit,
+    size: &Size,
+    per_number: Option<f64>,
+    zone: &TimeZone,
+    ramp: bool,
+) -> Result<Vec<Unit>, Uncut> {
     match &unit.extent {
         Extent::Nulls | Extent::Repeated(_) => Ok(Vec::new()),
-        Extent::Whole => whole(unit, size),
+        Extent::Whole => whole(unit, size, ramp),
         Extent::Slice(slice) => {
             let spread = size
                 .spreads
                 .iter()
                 .find(|spread| unit.rows.measure == Measure::Slice(spread.by, spread.column.clone()));
-            Ok(spread.map_or_else(Vec::new, |spread| part(unit, size, spread, *slice)))
+            Ok(spread.map_or_else(Vec::new, |spread| part(unit, size, spread, *slice, ramp)))
         }
-        Extent::Times(_) | Extent::Ids(_) => window(unit, size, per_number, zone),
+        Extent::Times(_) | Extent::Ids(_) => window(unit, size, per_number, zone, ramp),
     }
 }
 
-fn whole(unit: &Unit, size: &Size) -> Result<Vec<Unit>, Uncut> {
-    let pieces = pieces(unit, size.bytes as f64);
-    if pieces < 2 {
+fn whole(unit: &Unit, size: &Size, ramp: bool) -> Result<Vec<Unit>, Uncut> {
+    let cuts = cuts(unit, size.bytes as f64, ramp);
+    if cuts.pieces() < 2 {
         return Ok(Vec::new());
     }
-    let spread = best(size, pieces).ok_or(Uncut::Key)?;
+    let spread = best(size, &cuts).ok_or(Uncut::Key)?;
     let measure = Measure::Slice(spread.by, spread.column.clone());
     let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
     let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
-    let edges =
-        if spread.by == SliceBy::Hash { hash_edges(pieces) } else { quantiles(&spread.edges, pieces) };
+    let edges = if spread.by == SliceBy::Hash { hash_edges(&cuts) } else { quantiles(&spread.edges, &cuts) };
     Ok(of_edges(&unit, i64::MIN, &edges, i64::MAX))
 }
 
 /// What is left of a whole table, where some of its slices are there.
-fn part(unit: &Unit, size: &Size, spread: &Spread, slice: Interval<i64>) -> Vec<Unit> {
+fn part(unit: &Unit, size: &Size, spread: &Spread, slice: Interval<i64>, ramp: bool) -> Vec<Unit> {
     let (edges, share) = match spread.by {
         SliceBy::Hash => {
             let low = slice.start().max(i64::from(i32::MIN));
             let high = slice.end().min(i64::from(i32::MAX));
             let share = (high - low) as f64 / 2f64.powi(32);
-            let pieces = pieces(unit, size.bytes as f64 * share);
-            (evenly(low, high, pieces), share)
+            (evenly(low, high, &cuts(unit, size.bytes as f64 * share, ramp)), share)
         }
         SliceBy::Time | SliceBy::Number => {
             let inside = inside(&spread.edges, slice);
             let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
-            (quantiles(inside, pieces(unit, size.bytes as f64 * share)), share)
+            (quantiles(inside, &cuts(unit, size.bytes as f64 * share, ramp)), share)
         }
     };
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
 }
 
-fn window(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) -> Result<Vec<Unit>, Uncut> {
+fn window(
+    unit: &Unit,
+    size: &Size,
+    per_number: Option<f64>,
+    zone: &TimeZone,
+    ramp: bool,
+) -> Result<Vec<Unit>, Uncut> {
     let numbers = unit.extent.numbers();
     let length = numbers.end().saturating_sub(numbers.start());
     let spread = size.spreads.iter().find(|spread| unit.rows.measure.column() == Some(&spread.column));
@@ -150,15 +178,15 @@ fn window(unit: &Unit, size: &Size, per_number: Option<f64>, zone: &TimeZone) ->
         known.as_ref().map(|edges| size.bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
     // Without either, all of the table may be in this window.
     let bytes = per_number.map(|bytes| bytes * length as f64).or(by_spread).unwrap_or(size.bytes as f64);
-    let pieces = pieces(unit, bytes);
-    if pieces < 2 {
+    let cuts = cuts(unit, bytes, ramp);
+    if cuts.pieces() < 2 {
         return Ok(Vec::new());
     }
     // Few edges stand for few looks: then the window is cut evenly.
-    let mut edges = if inside.len() as u64 >= pieces * 2 {
-        quantiles(inside, pieces)
+    let mut edges = if inside.len() >= cuts.pieces() * 2 {
+        quantiles(inside, &cuts)
     } else {
-        evenly(numbers.start(), numbers.end(), pieces)
+        evenly(numbers.start(), numbers.end(), &cuts)
     };
     let step = match &unit.rows.measure {
         _ if spread.is_some_and(|spread| spread.days) => DAY,
@@ -191,20 +219,20 @@ fn measured(spread: &Spread, measure: &Measure, zone: &TimeZone) -> Vec<i64> {
     edges
 }
 
-/// How many pieces of the size that its entry wants so many bytes are.
-fn pieces(unit: &Unit, bytes: f64) -> u64 {
+/// Where so many bytes are cut for pieces of the size that the unit's entry wants.
+fn cuts(unit: &Unit, bytes: f64, ramp: bool) -> Cuts {
     let wanted = unit.entry.export.slice_bytes.max(1) as f64;
     // What is a little more than one stays one: half a piece is not worth a transaction.
     let pieces = (bytes / wanted).round().min(MOST as f64);
-    if bytes > wanted { (pieces as u64).max(2) } else { 1 }
+    Cuts::new(if bytes > wanted { (pieces as u64).max(2) } else { 1 }, ramp)
 }
 
 /// The column of the key that is cut by: the first of the key where its spread is known, since an index leads there;
 /// another of the key; else the hash of the one with the most values.
-fn best(size: &Size, pieces: u64) -> Option<&Spread> {
+fn best<'a>(size: &'a Size, cuts: &Cuts) -> Option<&'a Spread> {
     let keys = || size.spreads.iter().filter(|spread| spread.key_place.is_some());
     let fits = |spread: &&Spread| {
-        spread.by != SliceBy::Hash && quantiles(&spread.edges, pieces).len() as u64 * 2 >= pieces
+        spread.by != SliceBy::Hash && quantiles(&spread.edges, cuts).len() * 2 >= cuts.pieces()
     };
     let by_values = keys().filter(fits).min_by_key(|spread| spread.key_place);
     by_values.or_else(|| {
@@ -220,26 +248,24 @@ fn inside(edges: &[i64], interval: Interval<i64>) -> &[i64] {
     edges.get(from..to).unwrap_or(&[])
 }
 
-/// The inner edges of so many parts with about as many rows each.
-fn quantiles(edges: &[i64], pieces: u64) -> Vec<i64> {
-    let pieces = usize::try_from(pieces).unwrap_or(1);
-    let at = |piece: usize| edges.get(edges.len() * piece / pieces).copied();
-    let mut found: Vec<i64> = (1..pieces).filter_map(at).collect();
+/// The edges before which there are such parts of all rows.
+fn quantiles(edges: &[i64], cuts: &Cuts) -> Vec<i64> {
+    let at = |part: &f64| edges.get((edges.len() as f64 * part) as usize).copied();
+    let mut found: Vec<i64> = cuts.0.iter().filter_map(at).collect();
     found.dedup();
     // On the first value a slice would begin before which there is nothing.
     found.retain(|edge| edges.first() != Some(edge));
     found
 }
 
-fn hash_edges(pieces: u64) -> Vec<i64> {
-    evenly(i64::from(i32::MIN), i64::from(i32::MAX), pieces)
+fn hash_edges(cuts: &Cuts) -> Vec<i64> {
+    evenly(i64::from(i32::MIN), i64::from(i32::MAX), cuts)
 }
 
-/// The inner edges of so many parts of one length.
-fn evenly(start: i64, end: i64, pieces: u64) -> Vec<i64> {
-    let (start, length) = (i128::from(start), i128::from(end) - i128::from(start));
-    let pieces = i128::from(pieces.max(1));
-    (1..pieces).filter_map(|piece| i64::try_from(start + length * piece / pieces).ok()).collect()
+/// The edges before which there are such parts of an interval.
+fn evenly(start: i64, end: i64, cuts: &Cuts) -> Vec<i64> {
+    let (start, length) = (i128::from(start), end as f64 - start as f64);
+    cuts.0.iter().filter_map(|part| i64::try_from(start + (length * part) as i128).ok()).collect()
 }
 
 /// The slices between edges; none where there is no edge inside.

@@ -173,7 +173,7 @@ impl Cause {
             | Self::DatabaseAuthentication => false,
             // Deadlocks and serialization, resources, operator, system: the classes that pass.
             // A statement that took too long, or that somebody cancelled, would be so again.
-            Self::DatabaseError { sqlstate: Some(state) } if state == "57014" => false,
+            Self::DatabaseError { sqlstate: Some(state) } if crate::sql::is_cancelled(state) => false,
             Self::DatabaseError { sqlstate: Some(state) } => {
                 ["40", "53", "57", "58", "XX"].iter().any(|class| state.starts_with(class))
             }

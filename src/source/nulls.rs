@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Questions, SourceError, postgres};
 use crate::names::TableName;
 use crate::remote::Cause;
+use crate::sql;
 
 /// How long counting in one table may take.
 pub const EACH: Duration = Duration::from_secs(3);
@@ -49,7 +50,7 @@ pub fn count<'a>(
             (Ok(()), None) => Nulls::Refused,
             // Cancelled by statement_timeout.
             (Err(SourceError::Failed { cause: Cause::DatabaseError { sqlstate: Some(state) }, .. }), _)
-                if state == "57014" =>
+                if sql::is_cancelled(&state) =>
             {
                 Nulls::TooLong
             }

@@ -18,6 +18,7 @@ use crate::mount::{Columns, Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
 use crate::source::protocol::ProtocolError;
 use crate::source::{Conversation, Reply, Request, Script, SourceError, rows, settings};
+use crate::sql;
 use crate::stop::Stop;
 use crate::unit::Unit;
 
@@ -389,7 +390,7 @@ fn refused(
     let error = SourceError::failed(&ground.source.host, what, sqlstate, message);
     let failure = UnitFailure::of_source(Stage::Export, &error);
     // By the clock, since the message may be of any language.
-    if sqlstate == Some("57014") && asked_at.elapsed() >= order.unit.entry.export.timeout {
+    if sqlstate.is_some_and(sql::is_cancelled) && asked_at.elapsed() >= order.unit.entry.export.timeout {
         let limit = order.unit.entry.export.timeout.as_secs_f64();
         return UnitFailure {
             error: format!("{} (the limit is {limit} s: export.timeout)", failure.error),

@@ -15,6 +15,7 @@ pub mod snapshot;
 use crate::gzip::GzipError;
 use crate::mount::MountError;
 use crate::source::SourceError;
+use crate::sql;
 use crate::target::{Kind, LogRow, TargetError};
 
 /// Where a unit failed.
@@ -92,7 +93,7 @@ impl UnitFailure {
 
     /// Did somebody cancel it? After a stop, that was us.
     pub fn cancelled(&self) -> bool {
-        self.sqlstate.as_deref() == Some("57014")
+        self.sqlstate.as_deref().is_some_and(sql::is_cancelled)
     }
 
     /// Something went wrong on the source host.

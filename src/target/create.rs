@@ -316,7 +316,7 @@ pub fn remedy(error: &TargetError, name: &TableName, site: &Site) -> String {
              `target:`"
                 .into()
         }
-        Some("57014") => {
+        Some(state) if sql::is_cancelled(state) => {
             format!("it took longer than {LIMIT}: does another session hold that name in an open transaction?")
         }
         Some(_) => "create the table yourself in a way that the target takes; `-v` shows what was tried".into(),

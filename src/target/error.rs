@@ -177,7 +177,9 @@ fn remedy(sqlstate: &str) -> &'static str {
             "somebody holds a lock on it: look at pg_locks and pg_stat_activity in the target; \
              `load.lock_timeout` says how long a load waits for one"
         }
-        "57014" => "the statement was cancelled: look for a statement_timeout or an operator",
+        state if sql::is_cancelled(state) => {
+            "the statement was cancelled: look for a statement_timeout or an operator"
+        }
         _ => "look the SQLSTATE up in PostgreSQL's Appendix A; the server's log has the whole message",
     }
 }

@@ -80,6 +80,11 @@ impl Facts {
         self.version >= 110_000
     }
 
+    /// Can VACUUM pass over a table that is locked, and leave its size alone? Greenplum's segments are no part of this.
+    pub(super) fn vacuums_at_once(&self) -> bool {
+        !self.distributes() && self.version >= 120_000
+    }
+
     /// Are there collations per column?
     pub(super) fn has_collations(&self) -> bool {
         self.version >= 90_100

@@ -15,6 +15,7 @@ mod clash;
 mod connect;
 mod copy;
 pub mod create;
+mod dead;
 mod error;
 mod facts;
 mod load_log;

@@ -189,7 +189,7 @@ impl Session {
         let counted = self.counts(&sql, "count rows that share a key");
         self.rollback()?;
         match counted {
-            Err(error) if error.sqlstate() == Some("57014") => Ok(None),
+            Err(error) if error.sqlstate().is_some_and(sql::is_cancelled) => Ok(None),
             counted => counted.map(Some),
         }
     }

@@ -14,6 +14,9 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
+#[path = "../lab/greenplum.rs"]
+#[expect(dead_code, reason = "the lab's tests use the rest of it")]
+mod greenplum;
 #[path = "../lab/support.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod support;

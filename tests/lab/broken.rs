@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use postgres::Client;
+
+use crate::greenplum;
 use crate::proxy::Proxy;
 use crate::support::{Case, Ran, Side, lab, ran};
 
@@ -73,11 +76,13 @@ impl Way {
         }
         // Only where rows are staged has the first try been taken back.
         let there = if self.again { "to_regclass('pg_temp.gpferry_stage') IS NOT NULL" } else { "true" };
+        // Greenplum has no triggers of statements; those of rows run, and lock, on its segments.
+        let each = if greenplum::is_target() { "ROW" } else { "STATEMENT" };
         case.target
             .batch_execute(&format!(
                 "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {there} THEN \
                  PERFORM pg_advisory_xact_lock(42); END IF; RETURN NULL; END $$; \
-                 CREATE TRIGGER wait_here AFTER INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION wait_here()"
+                 CREATE TRIGGER wait_here AFTER INSERT OR UPDATE ON t FOR EACH {each} EXECUTE PROCEDURE wait_here()"
             ))
             .unwrap();
         case.inventory(&[&format!("{{ table: public.t, window: none, load: {} }}", self.load)]);
@@ -135,26 +140,38 @@ fn end(what: &str, mut run: Child, mut meanwhile: impl FnMut()) -> Ran {
     ran(run.wait_with_output().unwrap())
 }
 
-const WAITING: &str = "FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-     WHERE l.locktype = 'advisory' AND NOT l.granted AND a.datname = current_database() AND a.usename = 'loader'";
+/// How many sessions of gpferry wait for the lock that a test holds; `each` is asked of each of them.
+fn waiting(each: &str) -> String {
+    let session = if greenplum::is_target() { "l.mppsessionid = a.sess_id" } else { "l.pid = a.pid" };
+    format!(
+        "SELECT count({each}) FROM pg_stat_activity a WHERE a.datname = current_database() AND a.usename = 'loader' \
+         AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND NOT l.granted AND {session})"
+    )
+}
+
+/// Takes the lock that triggers wait for, or gives it back: where triggers run.
+fn advisory(client: &mut Client, done: &str) {
+    let place = if greenplum::is_target() { "FROM gp_dist_random('gp_id')" } else { "" };
+    client.batch_execute(&format!("SELECT pg_advisory_{done}(42) {place}")).unwrap();
+}
 
 #[test]
 fn a_killed_backend_leaves_nothing_of_the_unit_in_any_way() {
     for way in WAYS {
         let mut case = way.case("backend");
         let mut hold = Side::Target.connect(case.database());
-        hold.batch_execute("SELECT pg_advisory_lock(42)").unwrap();
+        advisory(&mut hold, "lock");
         let mut killed = 0;
         let run = load(&case);
         // As often as it tries: then the unit has failed.
         end(way.name, run, || {
-            killed += case.count(&format!("SELECT count(pg_terminate_backend(l.pid)) {WAITING}"));
+            killed += case.count(&waiting("pg_terminate_backend(a.pid)"));
         })
         .expect(3)
         .says("1 failed");
         assert!(killed > 0, "{}: nobody came that far", way.name);
         way.nothing_stays(&mut case);
-        hold.batch_execute("SELECT pg_advisory_unlock(42)").unwrap();
+        advisory(&mut hold, "unlock");
         way.loads(&mut case);
     }
 }
@@ -168,15 +185,14 @@ fn a_cut_connection_leaves_nothing_of_the_unit_in_any_way() {
         let over = format!("127.0.0.1:{}/{}?sslmode=disable", proxy.port(), case.database());
         case.edit_inventory(&direct, &over);
         let mut hold = Side::Target.connect(case.database());
-        hold.batch_execute("SELECT pg_advisory_lock(42)").unwrap();
+        advisory(&mut hold, "lock");
         let run = load(&case);
-        let waiting = format!("SELECT count(*) {WAITING}");
-        until(way.name, || (case.count(&waiting) > 0).then_some(()));
+        until(way.name, || (case.count(&waiting("*")) > 0).then_some(()));
         proxy.refuse();
         let ended = end(way.name, run, || ());
         assert_ne!(ended.code, 0, "{}: {}{}", way.name, ended.stdout, ended.stderr);
         // The server's side has not heard of it: it goes on, up to where it should hear of a COMMIT.
-        hold.batch_execute("SELECT pg_advisory_unlock(42)").unwrap();
+        advisory(&mut hold, "unlock");
         let sessions =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'loader'";
         until(way.name, || (case.count(sessions) == 0).then_some(()));
@@ -224,6 +240,10 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
+        // A server that is not the lab's own keeps it otherwise.
+        if let Ok(mut admin) = Side::Target.open("postgres") {
+            let _ = admin.batch_execute("DROP TABLESPACE small");
+        }
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -242,14 +262,14 @@ fn a_full_disk_leaves_nothing_of_the_unit_in_any_way() {
                 format!("ALTER ROLE loader IN DATABASE {} SET temp_tablespaces = small", case.database());
             case.target.batch_execute(&set).unwrap();
         } else {
-            // Rows of a page each, which no compression helps.
+            // Rows of a page of the target each, which no compression helps.
+            let page = case.count("SELECT CAST(current_setting('block_size') AS bigint)");
+            let row = format!(
+                "SELECT string_agg(md5(i::text), '') FROM generate_series(1, {}) i",
+                (page - 96) / 32
+            );
             case.source
-                .batch_execute("ALTER TABLE t ADD w text; ALTER TABLE t ALTER w SET STORAGE PLAIN")
-                .unwrap();
-            case.source
-                .batch_execute(
-                    "UPDATE t SET w = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 253) i)",
-                )
+                .batch_execute(&format!("ALTER TABLE t ADD w text; UPDATE t SET w = ({row})"))
                 .unwrap();
             case.target
                 .batch_execute("ALTER TABLE t ADD w text; ALTER TABLE t ALTER w SET STORAGE PLAIN")

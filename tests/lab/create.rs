@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::ends::wait_for;
+use crate::greenplum;
 use crate::support::{Case, Ran, Side, ran};
 
 /// Columns of every kind that a server of ours has, as they are declared and as `format_type` writes them.
@@ -41,7 +42,13 @@ const CATALOG: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a
      WHERE a.attrelid = 'TABLE'::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 fn catalog(table: &str) -> String {
-    CATALOG.replace("TABLE", &table.replace('\'', "''"))
+    let catalog = CATALOG.replace("TABLE", &table.replace('\'', "''"));
+    if !greenplum::is_target() {
+        return catalog;
+    }
+    // Version 6 does not compute columns: they are ordinary ones there. Its `name` has no collation.
+    let catalog = catalog.replace("a.attgenerated", "''").replace("pg_get_expr(d.adbin, d.adrelid)", "''");
+    catalog.replace("co.collname", "CASE WHEN a.atttypid <> 'name'::regtype THEN co.collname END")
 }
 
 fn exists(case: &mut Case, table: &str) -> bool {
@@ -51,7 +58,10 @@ fn exists(case: &mut Case, table: &str) -> bool {
 #[test]
 fn a_table_of_any_types_is_made_as_the_source_has_it_and_then_filled() {
     let mut case = Case::new("create");
-    let columns = COLUMNS.join(", ");
+    let older = greenplum::leaves_out("numeric(3,-2)", "it knows no scale below 0");
+    let columns: Vec<_> =
+        COLUMNS.iter().copied().filter(|column| !(older && column.contains(",-"))).collect();
+    let columns = columns.join(", ");
     // The key's order is not the columns', its columns are not the first, one in the middle was dropped.
     case.source
         .batch_execute(&format!(
@@ -316,9 +326,12 @@ fn a_name_that_is_taken_by_something_else_is_said() {
 fn waiting_run(case: &mut Case) -> Child {
     let args = ["run", "--create-tables"];
     let child = case.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-         AND datname = current_database() AND query LIKE '%CREATE TABLE%'";
-    wait_for("the run waits", Duration::from_secs(30), || case.count(waiting) > 0);
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE {} \
+         AND datname = current_database() AND query LIKE '%CREATE TABLE%'",
+        greenplum::waits_for_a_lock()
+    );
+    wait_for("the run waits", Duration::from_secs(30), || case.count(&waiting) > 0);
     child
 }
 

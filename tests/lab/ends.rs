@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::greenplum;
 use crate::support::{Case, Ran, Side, lab, ran};
 
 /// Waits for a fact.
@@ -154,8 +155,11 @@ fn ctrl_c_ends_a_load_that_waits_for_a_lock() {
     let mut holder = Side::Target.connect(case.database());
     holder.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut child = case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    wait_for("the load waits", Duration::from_secs(20), || case.count(waiting) > 0);
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE {} AND datname = current_database()",
+        greenplum::waits_for_a_lock()
+    );
+    wait_for("the load waits", Duration::from_secs(20), || case.count(&waiting) > 0);
     let begin = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     wait_for("it ended", Duration::from_secs(20), || child.try_wait().unwrap().is_some());

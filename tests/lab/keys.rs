@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::ends::wait_for;
+use crate::greenplum;
 use crate::support::{Case, ran};
 
 const ROWS: i64 = 30_000;
@@ -35,7 +36,7 @@ fn hold(case: &mut Case) {
             "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF to_regclass('public.t') IS NOT NULL THEN IF EXISTS (SELECT 1 FROM public.t) THEN \
              PERFORM pg_advisory_lock(1); END IF; END IF; END $$; \
-             CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION hold(); \
+             CREATE EVENT TRIGGER hold ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE hold(); \
              SELECT pg_advisory_lock(1)",
         )
         .unwrap();
@@ -45,11 +46,13 @@ fn hold(case: &mut Case) {
 fn building(case: &mut Case) -> Child {
     let args = ["run", "--create-tables"];
     let mut child = case.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' \
-         AND datname = current_database() AND query LIKE '%ADD PRIMARY KEY%'";
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE {} AND datname = current_database() AND query LIKE '%ADD PRIMARY KEY%'",
+        greenplum::waits_for_a_lock()
+    );
     wait_for("the key is being built", Duration::from_secs(60), || {
         assert!(child.try_wait().unwrap().is_none(), "the run is over");
-        case.count(waiting) > 0
+        case.count(&waiting) > 0
     });
     child
 }
@@ -79,6 +82,9 @@ fn killed_between(name: &str) -> Case {
 
 #[test]
 fn a_large_table_gets_its_key_after_its_rows_and_a_small_one_at_once() {
+    if greenplum::leaves_out("when keys come", "its event triggers do not say of which table") {
+        return;
+    }
     let mut case = Case::new("keys");
     for table in ["t", "merged", "sorted"] {
         large(&mut case, table);
@@ -94,7 +100,7 @@ fn a_large_table_gets_its_key_after_its_rows_and_a_small_one_at_once() {
              FOR one IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'public.%' LOOP \
              EXECUTE 'SELECT count(*) FROM ' || one.object_identity INTO n; \
              IF n > 0 THEN INSERT INTO late VALUES (one.object_identity); END IF; END LOOP; END $$; \
-             CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION see()",
+             CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE see()",
         )
         .unwrap();
     case.inventory(&[
@@ -133,7 +139,7 @@ fn a_runner_that_is_killed_between_rows_and_key_leaves_word_of_it_and_the_next_r
     )
     .unwrap();
     case.source.batch_execute("CREATE TABLE x (id int)").unwrap();
-    case.gpferry(&["run", "--create-tables", "--job", "other"]).expect(0).silent_about("key");
+    case.gpferry(&["run", "--create-tables", "--job", "other"]).expect(0).silent_about("key built");
     assert!(!has_key(&mut case, "t"));
     case.gpferry(&["run"]).expect(0).says("0 of 0 units loaded, 0 rows, 0 B, 1 key built");
     assert!(has_key(&mut case, "t"));
@@ -159,7 +165,7 @@ fn rows_that_share_a_key_are_counted_and_the_key_comes_once_they_are_gone() {
     assert!(!has_key(&mut case, "t"));
     case.target
         .batch_execute(
-            "DELETE FROM t x USING t y WHERE x.a = y.a AND x.\"B b\" = y.\"B b\" AND x.ctid > y.ctid",
+            "CREATE TABLE once AS SELECT DISTINCT * FROM t; TRUNCATE t; INSERT INTO t SELECT * FROM once; DROP TABLE once",
         )
         .unwrap();
     case.gpferry(&["run"]).expect(0).says("1 key built");
@@ -222,7 +228,7 @@ fn slices_are_all_loaded_before_the_key_is_built() {
             "CREATE TABLE at_key (n bigint); GRANT ALL ON at_key TO loader; \
              CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF to_regclass('public.t') IS NOT NULL THEN INSERT INTO at_key SELECT count(*) FROM public.t; END IF; \
-             END $$; CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION see()",
+             END $$; CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE PROCEDURE see()",
         )
         .unwrap();
     case.inventory(&["{ table: public.t, window: none, export: { slice_bytes: 256KiB } }"]);

@@ -425,6 +425,7 @@ LAB_SOURCE_PORT=$port_source
 LAB_TARGET_SOCKET=$sockets
 LAB_TARGET_PORT=$port_target
 LAB_TARGET_USER=loader
+LAB_TARGET_ADMIN=postgres
 LAB_PGPASSFILE=$dir/pgpass
 LAB_CA=$dir/ca.pem
 LAB_PG_BIN=$(pg_bin)

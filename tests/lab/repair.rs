@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::greenplum;
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Case, Side, lab};
 
@@ -122,10 +123,13 @@ fn a_repair_that_dies_leaves_what_was_there() {
     let mut holder = Side::Target.connect(case.database());
     holder.batch_execute("BEGIN; LOCK TABLE gpferry.load_log IN SHARE MODE").unwrap();
     let mut child = case.command(&["repair"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                   AND query LIKE 'DELETE FROM%load_log%'";
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {} \
+                   AND query LIKE 'DELETE FROM%load_log%'",
+        greenplum::waits_for_a_lock()
+    );
     let until = Instant::now() + Duration::from_secs(60);
-    while case.count(waiting) == 0 {
+    while case.count(&waiting) == 0 {
         assert!(
             Instant::now() < until && child.try_wait().unwrap().is_none(),
             "it never came to the load log"
@@ -158,10 +162,13 @@ fn a_window_that_changes_after_it_was_compared_is_not_replaced() {
     let mut holder = Side::Target.connect(case.database());
     holder.batch_execute("BEGIN; INSERT INTO t VALUES (2000, '2021-08-10 00:02', 'late')").unwrap();
     let command = case.command(&["repair"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                   AND query LIKE 'LOCK TABLE%'";
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {} \
+                   AND query LIKE 'LOCK TABLE%'",
+        greenplum::waits_for_a_lock()
+    );
     let until = Instant::now() + Duration::from_secs(60);
-    while case.count(waiting) == 0 {
+    while case.count(&waiting) == 0 {
         assert!(Instant::now() < until, "it never came to the table");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
 
+use crate::greenplum;
+
 /// What `lab.sh up` said.
 pub(crate) struct Lab {
     env: HashMap<String, String>,
@@ -43,11 +45,12 @@ pub(crate) fn lab_with(options: &[&str]) -> &'static Lab {
             String::from_utf8_lossy(&output.stderr)
         );
         let text = fs::read_to_string(directory.join("lab.env")).unwrap();
-        let env = text
+        let mut env: HashMap<String, String> = text
             .lines()
             .filter_map(|line| line.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
+        greenplum::instead_of_target(&mut env);
         Lab { env, _directory: directory }
     })
 }
@@ -279,6 +282,12 @@ impl Case {
     }
 }
 
+impl Drop for Case {
+    fn drop(&mut self) {
+        greenplum::drop_database(&self.name);
+    }
+}
+
 pub(crate) fn ran(output: Output) -> Ran {
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -302,10 +311,12 @@ impl Side {
     /// The same, while the server may be down.
     pub(crate) fn open(self, database: &str) -> Result<Client, postgres::Error> {
         let lab = lab();
-        let (socket, port) = match self {
-            Side::Source => (lab.get("LAB_SOURCE_SOCKET"), lab.get("LAB_SOURCE_PORT")),
-            Side::Target => (lab.get("LAB_TARGET_SOCKET"), lab.get("LAB_TARGET_PORT")),
+        let (socket, port, user) = match self {
+            Side::Source => (lab.get("LAB_SOURCE_SOCKET"), lab.get("LAB_SOURCE_PORT"), "postgres"),
+            Side::Target => {
+                (lab.get("LAB_TARGET_SOCKET"), lab.get("LAB_TARGET_PORT"), lab.get("LAB_TARGET_ADMIN"))
+            }
         };
-        Client::connect(&format!("host={socket} port={port} user=postgres dbname={database}"), NoTls)
+        Client::connect(&format!("host={socket} port={port} user={user} dbname={database}"), NoTls)
     }
 }

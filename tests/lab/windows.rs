@@ -1,6 +1,7 @@
 //! What is due, by every kind of column; what failed, and for how often; what changes in an inventory, and what that
 //! must not lead to.
 
+use crate::greenplum;
 use crate::support::Case;
 
 /// From when and until when, for jobs of one day.
@@ -325,6 +326,9 @@ fn an_old_range_is_moved_beside_what_is_due() {
 
 #[test]
 fn a_schema_but_for_some_tables_and_a_partitioned_one_once() {
+    if greenplum::leaves_out("partitions by two statements", "it has words of its own for them") {
+        return;
+    }
     let mut case = Case::new("globs");
     case.both(
         "CREATE SCHEMA w; CREATE TABLE w.a (v int); CREATE TABLE w.b (v int); CREATE TABLE w.tmp_1 (v int); \

@@ -54,19 +54,29 @@ fn intervals(slices: &[Unit], of: &Unit) -> Vec<Interval<i64>> {
 #[test]
 fn what_is_small_stays_whole_and_what_cannot_be_cut_says_why() {
     let known = |bytes| Size { bytes, spreads: vec![spread("id", SliceBy::Number, (0..100).collect())] };
-    assert!(cut(&unit(WHOLE), &known(1 << 20), None, &berlin()).unwrap().is_empty());
+    assert!(cut(&unit(WHOLE), &known(1 << 20), None, &berlin(), false).unwrap().is_empty());
     let no_key = Size { bytes: 5 << 20, spreads: vec![spread("at", SliceBy::Time, (0..100).collect())] };
-    assert_eq!(cut(&unit(WHOLE), &no_key, None, &berlin()).err(), Some(Uncut::Key));
+    assert_eq!(cut(&unit(WHOLE), &no_key, None, &berlin(), false).err(), Some(Uncut::Key));
     let merged = unit("{ table: a.t, window: none, load: { mode: merge }, export: { slice_bytes: 1MiB } }");
     assert_eq!(may_be_cut(&merged), Err(Uncut::Mode));
     let limited = unit("{ table: a.t, window: none, load: { reject_limit: 5 rows } }");
     assert_eq!(may_be_cut(&limited), Err(Uncut::Mode));
     assert_eq!(may_be_cut(&unit(WHOLE)), Ok(()));
-    let slices = cut(&unit(WHOLE), &known(4 << 20), None, &berlin()).unwrap();
+    let slices = cut(&unit(WHOLE), &known(4 << 20), None, &berlin(), false).unwrap();
     let found = intervals(&slices, &unit(WHOLE));
     assert_eq!(found.iter().map(Interval::start).collect::<Vec<_>>(), [i64::MIN, 25, 50, 75]);
     assert_eq!(slices[1].key.id, "db^a^t^all^s25_50");
     assert_eq!(slices[1].rows.measure.to_string(), "slice:number:id");
+}
+
+#[test]
+fn the_first_slices_are_small_where_nothing_is_there_to_load_yet() {
+    let known = Size { bytes: 2 << 20, spreads: vec![spread("id", SliceBy::Number, (0..400).collect())] };
+    let slices = cut(&unit(WHOLE), &known, None, &berlin(), true).unwrap();
+    let found = intervals(&slices, &unit(WHOLE));
+    assert_eq!(found.iter().map(Interval::start).collect::<Vec<_>>(), [i64::MIN, 50, 100, 200]);
+    let small = Size { bytes: 1 << 20, ..known };
+    assert!(cut(&unit(WHOLE), &small, None, &berlin(), true).unwrap().is_empty());
 }
 
 #[test]
@@ -78,7 +88,9 @@ fn the_key_column_is_chosen_by_what_is_known_of_it() {
     };
     let number = Spread { key_place: Some(2), ..spread("no", SliceBy::Number, (0..50).collect()) };
     let few = Spread { key_place: Some(0), ..spread("kind", SliceBy::Number, vec![1, 1, 1, 1]) };
-    let by = |spreads: Vec<Spread>| best(&Size { bytes: 0, spreads }, 4).map(|one| one.column.clone());
+    let by = |spreads: Vec<Spread>| {
+        best(&Size { bytes: 0, spreads }, &Cuts::new(4, false)).map(|one| one.column.clone())
+    };
     assert_eq!(by(vec![few.clone(), text(1, 0.9), number]).as_deref(), Some("no"));
     let rare = Spread { column: "rare".into(), ..text(0, 0.1) };
     assert_eq!(by(vec![few.clone(), rare, text(1, 0.9)]).as_deref(), Some("code"));
@@ -93,28 +105,31 @@ fn a_window_is_cut_by_what_is_known_of_it() {
     let edges: Vec<i64> =
         (0..50).map(|n| start - 1000 + n).chain((0..51).map(|n| start + 23 * 3_600_000_000 + n)).collect();
     let size = Size { bytes: 8 << 20, spreads: vec![spread("at", SliceBy::Time, edges)] };
-    let slices = cut(&day, &size, None, &berlin()).unwrap();
+    let slices = cut(&day, &size, None, &berlin(), false).unwrap();
     let found = intervals(&slices, &day);
     assert_eq!(found.len(), 4);
     assert!(found[1..].iter().all(|slice| slice.start() > start + 23 * 3_600_000_000));
     // What windows held lately says more than the catalog.
     let lately = 2.0 * f64::from(1 << 20) / 86_400_000_000.0;
-    assert_eq!(cut(&day, &size, Some(lately), &berlin()).unwrap().len(), 2);
-    assert_eq!(cut(&day, &Size { bytes: 3 << 20, spreads: Vec::new() }, None, &berlin()).unwrap().len(), 3);
+    assert_eq!(cut(&day, &size, Some(lately), &berlin(), false).unwrap().len(), 2);
+    assert_eq!(
+        cut(&day, &Size { bytes: 3 << 20, spreads: Vec::new() }, None, &berlin(), false).unwrap().len(),
+        3
+    );
     // A day cannot be cut by a column of days.
     let days = Spread { days: true, ..spread("at", SliceBy::Time, Vec::new()) };
     let size = Size { bytes: 8 << 20, spreads: vec![days] };
-    assert_eq!(cut(&day, &size, None, &berlin()).err(), Some(Uncut::Skewed));
+    assert_eq!(cut(&day, &size, None, &berlin(), false).err(), Some(Uncut::Skewed));
 }
 
 #[test]
 fn what_is_left_of_a_table_is_cut_by_the_same_column() {
     let all = unit(WHOLE);
     let size = Size { bytes: 4 << 20, spreads: vec![spread("id", SliceBy::Number, (0..100).collect())] };
-    let first = cut(&all, &size, None, &berlin()).unwrap().remove(1);
-    assert!(cut(&first, &size, None, &berlin()).unwrap().is_empty());
+    let first = cut(&all, &size, None, &berlin(), false).unwrap().remove(1);
+    assert!(cut(&first, &size, None, &berlin(), false).unwrap().is_empty());
     let larger = Size { bytes: 40 << 20, ..size };
-    let again = cut(&first, &larger, None, &berlin()).unwrap();
+    let again = cut(&first, &larger, None, &berlin(), false).unwrap();
     assert!(again.len() > 5, "{}", again.len());
     assert_eq!(again[0].extent.numbers().start(), 25);
     assert_eq!(again.last().unwrap().extent.numbers().end(), 50);
@@ -125,7 +140,7 @@ proptest! {
     #[test]
     fn slices_cover_what_was_cut_exactly_once(
         mut edges in proptest::collection::vec(any::<i64>(), 0..60), near in proptest::collection::vec(-90_000_000_000i64..90_000_000_000, 0..60),
-        bytes in 0u64..(600 << 20), rows in proptest::collection::vec(any::<i64>(), 20), by in 0..3, zoned: bool, days: bool,
+        bytes in 0u64..(600 << 20), rows in proptest::collection::vec(any::<i64>(), 20), by in 0..3, zoned: bool, days: bool, ramp: bool,
     ) {
         let day = unit(DAY_LONG);
         let whole = unit(WHOLE);
@@ -137,8 +152,8 @@ proptest! {
         let at = Spread { zoned, days, ..spread("at", SliceBy::Time, edges) };
         let size = Size { bytes, spreads: vec![key, at] };
         for of in [&day, &whole] {
-            let Ok(slices) = cut(of, &size, None, &berlin()) else { continue };
-            prop_assert!(slices.len() <= 256 && slices.len() != 1);
+            let Ok(slices) = cut(of, &size, None, &berlin(), ramp) else { continue };
+            prop_assert!(slices.len() <= 258 && slices.len() != 1);
             if slices.is_empty() { continue }
             let found = intervals(&slices, of);
             for row in rows.iter().chain(&near) {

@@ -73,10 +73,17 @@ pub fn mend(
         OnPkViolation::Quarantine => (written, Some(Sorting::Quarantine)),
         OnPkViolation::Merge => (&merge, None),
     };
+    let hint = failure.constraint.as_deref().zip(failure.line);
+    let hint = hint.map(|(constraint, line)| Hint { constraint, line });
+    if sorting != Some(Sorting::Tell) {
+        let refused = hint.map_or(0, |hint| hint.line);
+        // Only to be quicker; whether the session went with it, the next statement shows.
+        if let Err(error) = session.take_dead_rows_away(&cargo.unit.target, refused) {
+            log::debug!("{error}");
+        }
+    }
     let begun = session.begin().and_then(|()| session.ease_sorting());
     let again = begun.map_err(NotLoaded::SessionLost).and_then(|()| {
-        let hint = failure.constraint.as_deref().zip(failure.line);
-        let hint = hint.map(|(constraint, line)| Hint { constraint, line });
         let again = sorting.map(|sorting| Again { sorting, hint });
         let done = way::load(session, ground, cargo, rule, again)?;
         if let Done::Copied(counts) = done {

@@ -271,7 +271,7 @@ fn limits_named(failure: UnitFailure, rule: &LoadRule, took: Duration) -> UnitFa
         ..failure.clone()
     };
     match failure.sqlstate.as_deref() {
-        Some("57014") if took >= rule.timeout => named(
+        Some(state) if sql::is_cancelled(state) && took >= rule.timeout => named(
             "load.timeout",
             rule.timeout,
             "raise `load.timeout` for this table, or make its windows shorter; look at pg_stat_activity for what \

@@ -1,0 +1,82 @@
+//! A Greenplum that the tester brings, in place of the lab's own target: `GPFERRY_LAB_GREENPLUM=postgresql://…`, the
+//! address of a coordinator and of a superuser that may make databases there. Each test makes its own database and
+//! drops it at its end; the role `loader` is made where it is missing, and stays.
+
+#![expect(clippy::print_stderr, reason = "which target was tested has to be seen")]
+
+use std::collections::HashMap;
+use std::env;
+
+use postgres::config::Host;
+use postgres::{Client, Config, NoTls};
+
+use crate::support::Side;
+
+/// The environment variable that names it.
+const VARIABLE: &str = "GPFERRY_LAB_GREENPLUM";
+
+/// Whether the target of this run is a Greenplum. Where it is not, the tests that need one say so by name.
+pub(crate) fn is_target() -> bool {
+    env::var_os(VARIABLE).is_some()
+}
+
+/// Whether something has to be left out where the target is a Greenplum; says so there, and why.
+pub(crate) fn leaves_out(what: &str, why: &str) -> bool {
+    if is_target() {
+        eprintln!("left out on this Greenplum: {what}, {why}");
+    }
+    is_target()
+}
+
+/// The condition on `pg_stat_activity` that finds who waits for a lock: here, or on a segment.
+pub(crate) fn waits_for_a_lock() -> &'static str {
+    if is_target() {
+        "EXISTS (SELECT 1 FROM pg_locks l WHERE NOT l.granted AND l.mppsessionid = sess_id)"
+    } else {
+        "wait_event_type = 'Lock'"
+    }
+}
+
+/// Puts its address where the lab's target stood.
+pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
+    let Ok(url) = env::var(VARIABLE) else {
+        eprintln!("{VARIABLE} is not set: the target of these tests is PostgreSQL alone");
+        return;
+    };
+    let config: Config = url.parse().unwrap_or_else(|error| panic!("{VARIABLE}: {error}"));
+    let host = match config.get_hosts() {
+        [Host::Tcp(host)] => host.clone(),
+        others => panic!("{VARIABLE} has to name one host, not {others:?}"),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let admin = config.get_user().unwrap_or("gpadmin").to_owned();
+    let mut client = Client::connect(&format!("host={host} port={port} user={admin} dbname=postgres"), NoTls)
+        .unwrap_or_else(|error| panic!("{VARIABLE}: {error:?}"));
+    let version: String = client.query_one("SELECT version()", &[]).unwrap().get(0);
+    assert!(version.contains("Greenplum"), "{VARIABLE} is {version}");
+    eprintln!("the target of these tests is {version}");
+    if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = 'loader'", &[]).unwrap().is_none() {
+        client.batch_execute("CREATE ROLE loader LOGIN").unwrap();
+    }
+    for (key, value) in
+        [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]
+    {
+        lab.insert(key.to_owned(), value);
+    }
+}
+
+/// Drops a test's database there, with whatever still looks at it. What the lab started itself goes with the lab.
+pub(crate) fn drop_database(name: &str) {
+    if !is_target() {
+        return;
+    }
+    let Ok(mut admin) = Side::Target.open("postgres") else { return };
+    let others = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    for _ in 0..50 {
+        let _ = admin.batch_execute(&others);
+        if admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).is_ok() {
+            return;
+        }
+    }
+    eprintln!("the database {name} stays on the Greenplum of {VARIABLE}");
+}
