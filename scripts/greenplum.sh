@@ -996,7 +996,7 @@ readonly PACK='
         my (undef, $no, $path, undef, $sql) = split /\t/, $_[0], 5;
         chomp $sql;
         $number++;
-        return { no => $no, path => $path, sql => $sql, mark => "$mark p$number.", part => "$stage/gz/$number.csv.gz",
+        return { no => $no, path => $path, sql => $sql, mark => "$mark p$number.", part => "$stage/gz/$$.$number.csv.gz",
             next => $place, size => 0, count => 0, quotes => 0, rows => "" };
     }
 
@@ -1031,6 +1031,7 @@ readonly PACK='
                         $lost = $u;
                         note_odd($u, $said, "lost");
                         $place = $u->{next};
+                        for my $one (@all[$answered .. $#all]) { unlink $one->{part} if $one->{out}; }
                         publish($began, @all[0 .. $answered - 1]);
                         return;
                     }

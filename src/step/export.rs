@@ -29,8 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const STOP_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How many units of a batch are asked for ahead of their answers: the script is never idle, and their statements are
-/// not all in memory.
-const AHEAD: usize = 512;
+/// not all in memory. A batch of no more is asked for at once, with the `end` behind it.
+pub const AHEAD: usize = 512;
 
 /// What `statement_timeout` holds at most, in seconds: 2³¹ - 1 milliseconds.
 const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
