@@ -969,7 +969,8 @@ readonly PACK='
     sub plain {
         my ($no, $path, $compressor, $sql) =
             $_[0] =~ m{\Aexport\t([0-9]{1,18})\t(\Q$below\E/[^\t]*\.csv\.gz)\t(auto|igzip|pigz|gzip)\t([^\n]+)\n\z} or return 0;
-        return 0 if $path =~ m{//|/\.} || $sql =~ /\001eof\z/;
+        # the mount itself may be in a hidden place
+        return 0 if substr($path, length $mount) =~ m{//|/\.} || $sql =~ /\001eof\z/;
         if ($sql =~ /program|\$.*\$/i) {
             (my $bare = $sql) =~ s/"[^"]*"|\x27[^\x27]*\x27/ /g;
             return 0 if $bare =~ /\)\s*to\s+program/i || $bare =~ /\$(?:[A-Za-z_][A-Za-z_0-9]*)?\$/;
