@@ -246,7 +246,7 @@ pub fn execute(
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
     let shared = loader::Shared::new(later);
     std::thread::scope(|scope| {
-        let (tell, events) = unbounded();
+        let (tell, events) = bounded(EVENTS);
         let (ship, shipments) = unbounded();
         let (working, done) = bounded(0);
         let (shared, stop) = (&shared, ground.stop);
@@ -307,6 +307,10 @@ fn orders_of<'a>(
 
 /// Units whose target tables are described at once.
 const DESCRIBED: usize = 500;
+
+/// Events that may wait to be heard: a batch begins thousands of units at once. Who has more to tell waits for the
+/// ledger; who hears waits for nobody.
+const EVENTS: usize = 1024;
 
 /// How often the target is asked at the start, where another try may help.
 const ASKED: u32 = 3;
