@@ -12,7 +12,7 @@ mod digest;
 mod kind;
 
 pub use digest::{Digest, Row};
-use kind::{Kind, kind};
+use kind::{Kind, bare, kind};
 
 /// Whose SQL a side speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,18 @@ pub struct Dialect {
     pub version: u32,
     /// `server_encoding`, in which md5 sees texts.
     pub encoding: String,
+    /// Are its rows spread over segments (Greenplum, Cloudberry)?
+    pub segments: bool,
 }
 
 impl Dialect {
+    /// What stands behind a question within a question, so that the planner guesses by the outer one how many buckets
+    /// there are: a few. By the expression of a bucket it would expect one for each value of a unique column, and reckon
+    /// all of them in one process. On segments nothing may stand there: they would send all rows to one place.
+    pub fn fence(&self) -> &'static str {
+        if self.version >= 110_000 && !self.segments { " OFFSET CAST('0' AS bigint)" } else { "" }
+    }
+
     /// Floats are written as the shortest text that reads back the same, since PostgreSQL 12; before it, by digits.
     fn has_shortest_floats(&self) -> bool {
         self.version >= 120_000
@@ -64,14 +73,38 @@ impl Sides {
 pub struct Column {
     /// Its name, on both sides.
     pub name: String,
-    /// The expression of its canonical text in the source. NULL where the value is.
-    pub source: String,
+    /// What it is in the source. NULL where the value is.
+    pub source: Written,
     /// The same in the target.
-    pub target: String,
-    /// Is its text never empty and without a comma, so that it needs no length before it?
-    pub closed: bool,
+    pub target: Written,
     /// How it is compared, where that is worth a word.
     pub note: Option<String>,
+}
+
+/// An expression, and how it becomes the canonical text of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is that text.
+    Text(String),
+    /// The server writes it as that text, where it is put out.
+    Value(String),
+}
+
+impl Written {
+    /// The text, as SQL.
+    pub fn text(&self) -> String {
+        match self {
+            Written::Text(text) => text.clone(),
+            Written::Value(value) => cast(value),
+        }
+    }
+
+    /// What is written as that text within a row.
+    fn in_row(&self) -> &str {
+        match self {
+            Written::Text(expression) | Written::Value(expression) => expression,
+        }
+    }
 }
 
 /// Works out how a column with these types, as `format_type` writes them, is compared.
@@ -83,8 +116,8 @@ pub fn column(name: &str, source: &str, target: &str, sides: &Sides) -> Result<C
     let Family::Postgres = sides.target.family;
     let pair = Pair { value: sql::ident(name), source, target, sides };
     let common = pair.common(&kind(source), &kind(target))?;
-    let Common { source, target, closed, note } = common;
-    Ok(Column { name: name.to_owned(), source, target, closed, note })
+    let Common { source, target, note } = common;
+    Ok(Column { name: name.to_owned(), source, target, note })
 }
 
 /// One column with a type on each side.
@@ -97,9 +130,8 @@ struct Pair<'a> {
 
 /// A text that both types have.
 struct Common {
-    source: String,
-    target: String,
-    closed: bool,
+    source: Written,
+    target: Written,
     note: Option<String>,
 }
 
@@ -111,10 +143,8 @@ impl Pair<'_> {
         };
         let value = &self.value;
         match (source, target) {
-            (Integer, Integer) => Ok(self.both(format!("CAST({value} AS text)"))),
-            (Numeric(one), Numeric(other)) if one.is_some() && one == other => {
-                Ok(self.both(format!("CAST({value} AS text)")))
-            }
+            (Integer, Integer) => Ok(self.as_it_is()),
+            (Numeric(one), Numeric(other)) if one.is_some() && one == other => Ok(self.as_it_is()),
             (Integer | Numeric(_), Integer | Numeric(_)) => {
                 Ok(self.both(trimmed(&format!("CAST({value} AS numeric)"))))
             }
@@ -129,56 +159,40 @@ impl Pair<'_> {
                 self.both(fifteen_digits(value)),
                 "to 15 significant digits: a float on one side, an exact number on the other",
             )),
-            (Text, Text) => Ok(self.open(value.clone(), value.clone())),
-            (Char, Char) => Ok(self.open(format!("CAST({value} AS text)"), format!("CAST({value} AS text)"))),
-            (Char, Text) | (Text, Char) => {
-                let cut = format!("rtrim(CAST({value} AS text), ' ')");
-                Ok(self.noted(
-                    self.open(cut.clone(), cut),
-                    "without the blanks at its end: padded on one side alone",
-                ))
-            }
+            (Text, Text) => Ok(self.both(value.clone())),
+            (Char, Char) => Ok(self.both(cast(value))),
+            (Char, Text) | (Text, Char) => Ok(self.noted(
+                self.both(format!("rtrim({}, ' ')", cast(value))),
+                "without the blanks at its end: padded on one side alone",
+            )),
             (Boolean, Boolean) => Ok(self.both(letter(value))),
-            (Date, Date) | (Timestamp, Timestamp) => Ok(self.both(format!("CAST({value} AS text)"))),
-            (Timestamptz, Timestamptz) => Ok(self.both(format!("CAST({value} AT TIME ZONE 'UTC' AS text)"))),
+            (Date, Date) | (Timestamp, Timestamp) => Ok(self.as_it_is()),
             (Date | Timestamp | Timestamptz, Date | Timestamp | Timestamptz) => {
-                let (source, target) = (self.civil(source), self.civil(target));
-                Ok(Common { source, target, closed: true, note: None })
+                Ok(Common { source: self.civil(source), target: self.civil(target), note: None })
             }
-            (Bytes, Bytes) => {
-                let hex = format!("encode({value}, 'hex')");
-                Ok(self.open(hex.clone(), hex))
-            }
-            (Bit, Bit) => {
-                let text = format!("CAST({value} AS text)");
-                Ok(self.open(text.clone(), text))
-            }
-            (Plain(one), Plain(other)) if one == other => {
-                let text = format!("CAST({value} AS text)");
-                Ok(self.open(text.clone(), text))
-            }
-            (Json, Json) | (Jsonb, Jsonb) => {
-                let text = format!("CAST({value} AS text)");
-                Ok(self.noted(self.open(text.clone(), text), "by its text"))
-            }
+            (Bytes, Bytes) => Ok(self.both(format!("encode({value}, 'hex')"))),
+            (Bit, Bit) => Ok(self.both(cast(value))),
+            (Plain(one), Plain(other)) if one == other => Ok(self.both(cast(value))),
+            (Json, Json) | (Jsonb, Jsonb) => Ok(self.noted(self.both(cast(value)), "by its text")),
             (Json, Jsonb) | (Jsonb, Json) => {
                 Err("json on one side and jsonb on the other: jsonb writes the text anew".into())
             }
             (Geometry(one), Geometry(other)) if one == other => self.by_text_of_floats(),
-            (Array(one), Array(other)) if one == other => {
+            (Array(one), Array(other)) if bare(one) == bare(other) => {
                 if kind(one).has_floats() {
                     self.by_text_of_floats()
                 } else {
                     Ok(self.by_text())
                 }
             }
-            (Other(one), Other(other)) if one == other => Ok(self.by_text()),
+            (Other(one), Other(other)) if bare(one) == bare(other) => Ok(self.by_text()),
             // What is moved is text: a value arrives in a text column as COPY writes it.
             (Text, other) | (other, Text) if other.copied_text(value).is_some() => {
                 let text = other.copied_text(value).unwrap_or_default();
                 let (source, target) =
                     if matches!(source, Text) { (value.clone(), text) } else { (text, value.clone()) };
-                Ok(self.noted(self.open(source, target), "by its text: text on one side"))
+                let (source, target) = (Written::Text(source), Written::Text(target));
+                Ok(self.noted(Common { source, target, note: None }, "by its text: text on one side"))
             }
             (
                 Integer | Numeric(_) | Float(_) | Text | Char | Boolean | Date | Timestamp | Timestamptz
@@ -191,13 +205,15 @@ impl Pair<'_> {
         }
     }
 
-    /// A closed text by one expression on both sides.
-    fn both(&self, expression: String) -> Common {
-        Common { source: expression.clone(), target: expression, closed: true, note: None }
+    /// A text by one expression on both sides.
+    fn both(&self, text: String) -> Common {
+        Common { source: Written::Text(text.clone()), target: Written::Text(text), note: None }
     }
 
-    fn open(&self, source: String, target: String) -> Common {
-        Common { source, target, closed: false, note: None }
+    /// What every server writes alike.
+    fn as_it_is(&self) -> Common {
+        let value = || Written::Value(self.value.clone());
+        Common { source: value(), target: value(), note: None }
     }
 
     fn noted(&self, common: Common, note: &str) -> Common {
@@ -205,8 +221,7 @@ impl Pair<'_> {
     }
 
     fn by_text(&self) -> Common {
-        let text = format!("CAST({} AS text)", self.value);
-        self.noted(self.open(text.clone(), text), &format!("{} by its text", self.source))
+        self.noted(self.both(cast(&self.value)), &format!("{} by its text", self.source))
     }
 
     fn by_text_of_floats(&self) -> Result<Common, String> {
@@ -220,12 +235,16 @@ impl Pair<'_> {
     }
 
     /// As civil time in UTC, in which zones and days have one text.
-    fn civil(&self, kind: &Kind) -> String {
-        match kind {
-            Kind::Timestamptz => format!("CAST({} AT TIME ZONE 'UTC' AS text)", self.value),
-            _ => format!("CAST(CAST({} AS timestamp) AS text)", self.value),
-        }
+    fn civil(&self, kind: &Kind) -> Written {
+        Written::Value(match kind {
+            Kind::Timestamptz => format!("({} AT TIME ZONE 'UTC')", self.value),
+            _ => format!("CAST({} AS timestamp)", self.value),
+        })
     }
+}
+
+fn cast(value: &str) -> String {
+    format!("CAST({value} AS text)")
 }
 
 /// A number without zeros at its end: with 0.0 added it has a point, where they end.

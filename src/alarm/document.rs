@@ -23,25 +23,15 @@ pub fn line(message: &Message) -> String {
 }
 
 fn one(message: &Message) -> Value {
-    let condition = &message.condition;
-    json!({
-        "id": message.id,
-        "alarm": message.alarm,
-        "number": message.number,
-        "phase": message.phase.word(),
-        "condition": kind(message),
-        "job": condition.job,
-        "source": condition.source,
-        "table": condition.table,
-        "unit": condition.unit,
-        "window_start": condition.window_start,
-        "window_end": condition.window_end,
-        "group": condition.group,
-        "text": condition.text,
-        "remedy": condition.remedy,
-        "at": message.at.to_string(),
-        "raised_at": message.raised_at.to_string(),
-    })
+    let mut value = message.condition.json();
+    value["id"] = message.id.as_str().into();
+    value["alarm"] = message.alarm.as_str().into();
+    value["number"] = json!(message.number);
+    value["phase"] = message.phase.word().into();
+    value["condition"] = kind(message).into();
+    value["at"] = message.at.to_string().into();
+    value["raised_at"] = message.raised_at.to_string().into();
+    value
 }
 
 /// One field as text; `None` where the message has nothing to say. Times are of a zone, with its offset: a column without

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::judge::Seen;
 use crate::inventory::{ConditionKind, Inventory, Job};
 use crate::ledger::alarms::Condition;
-use crate::ledger::compared::OpenDifference;
+use crate::ledger::compared::{Group, OpenDifference};
 use crate::ledger::job_runs::JobRuns;
 use crate::ledger::overview::{TableStatus, overview, tell_tries};
 use crate::ledger::status::FailedUnit;
@@ -16,6 +16,9 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::measure::{Measure, Scale};
 use crate::unit::{Extent, read_id};
 use crate::window::{civil, human, instant};
+
+/// Where more groups than these differ, in all windows together, windows are told alone: nobody reads thousands.
+const MOST_BY_GROUP: usize = 1000;
 
 /// Everything that is wrong with the jobs of an inventory.
 ///
@@ -31,10 +34,11 @@ pub(super) fn seen(
     let jobs: HashSet<String> = inventory.jobs.iter().map(|job| job.name.clone()).collect();
     let mut failed = ledger.failed_units()?;
     tell_tries(inventory, &known, &mut failed);
-    let mut conditions: Vec<Condition> = ledger
-        .open_differences(target)?
+    let open = ledger.open_differences(target)?;
+    let by_group = open.iter().map(|one| one.groups.len()).sum::<usize>() <= MOST_BY_GROUP;
+    let mut conditions: Vec<Condition> = open
         .into_iter()
-        .map(difference)
+        .flat_map(|found| differences(found, by_group))
         .chain(failed.iter().map(failure))
         .collect();
     conditions.retain(|condition| jobs.contains(&condition.job));
@@ -103,8 +107,17 @@ fn late(table: &TableStatus) -> Option<Condition> {
     })
 }
 
-fn difference(found: OpenDifference) -> Condition {
-    let OpenDifference { of, window, rows, .. } = found;
+/// A window that differs, or each group of it where they are told apart.
+fn differences(found: OpenDifference, by_group: bool) -> Vec<Condition> {
+    let groups: Vec<Option<&Group>> = match &found.groups[..] {
+        groups if by_group && !groups.is_empty() => groups.iter().map(Some).collect(),
+        _ => vec![None],
+    };
+    groups.into_iter().map(|group| difference(&found, group)).collect()
+}
+
+fn difference(found: &OpenDifference, group: Option<&Group>) -> Condition {
+    let OpenDifference { of, window, .. } = found;
     let (start, end) = match &of.measure {
         Measure::By(Scale::Id, _) => (Some(window.start().to_string()), Some(window.end().to_string())),
         Measure::By(..) => (Some(civil(window.start()).to_string()), Some(civil(window.end()).to_string())),
@@ -115,10 +128,30 @@ fn difference(found: OpenDifference) -> Condition {
         _ if matches!(of.measure, Measure::Null(_)) => ", rows without a time".into(),
         _ => String::new(),
     };
+    let value = group.and_then(|group| group.value.as_deref());
+    // NULL is a group as well, and not the one of that word.
+    let (key, within) = match (group, value) {
+        (None, _) => (String::new(), String::new()),
+        (Some(_), None) => (" null".into(), ", group NULL,".into()),
+        (Some(_), Some(value)) => {
+            // It is out of a table, and is shown on terminals.
+            let shown: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            (format!(" ={value}"), format!(", group {shown},"))
+        }
+    };
+    let rows = group.map_or(found.rows, |group| group.rows);
+    let sides = match group {
+        None => format!("{} row(s) in the source and {} in the target;", rows.source, rows.target),
+        Some(_) => String::new(),
+    };
     let more = if rows.exact { "" } else { " at least" };
+    let counts = format!(
+        "{sides}{more} {} missing, {} only in the target, {} changed",
+        rows.missing, rows.extra, rows.changed
+    );
     Condition {
         key: format!(
-            "difference {} {} {} {} {}",
+            "difference {} {} {} {} {}{key}",
             of.source,
             of.series,
             of.measure,
@@ -127,18 +160,14 @@ fn difference(found: OpenDifference) -> Condition {
         ),
         kind: ConditionKind::Difference,
         remedy: format!("`gpferry repair --job {} --table {}` moves it again", of.job, of.table),
-        text: format!(
-            "{}{place} differs: {} row(s) in the source and {} in the target;{more} {} missing, {} only in the target, \
-             {} changed",
-            of.table, rows.source, rows.target, rows.missing, rows.extra, rows.changed
-        ),
-        job: of.job,
-        source: Some(of.source),
-        table: Some(of.table),
+        text: format!("{}{place}{within} differs: {}", of.table, counts.trim_start()),
+        job: of.job.clone(),
+        source: Some(of.source.clone()),
+        table: Some(of.table.clone()),
         unit: None,
         window_start: start,
         window_end: end,
-        group: None,
+        group: value.map(str::to_owned),
     }
 }
 
@@ -221,9 +250,11 @@ mod tests {
             },
             window: Interval::new(start, start + 3_600_000_000).unwrap(),
             rows: Rows { source: 10, target: 7, missing: 3, extra: 0, changed: 0, exact: true },
+            groups: Vec::new(),
             found_at: "2021-08-10T00:00:00Z".into(),
             compared_at: "2021-08-10T00:00:00Z".into(),
         };
+        let difference = |found: OpenDifference| differences(found, true).remove(0);
         let one = difference(found("time:at", 0));
         assert_eq!(one, difference(found("time:at", 0)));
         for other in [found("time:at", 3_600_000_000), found("id:at", 0), found("all", 0)] {
@@ -236,5 +267,20 @@ mod tests {
              3 missing, 0 only in the target, 0 changed"
         );
         assert_eq!(one.remedy, "`gpferry repair --job j --table a.t` moves it again");
+        let rows = Rows { missing: 1, exact: true, ..Rows::default() };
+        let groups = ["OP1", "null"].map(|value| Group { value: Some(value.into()), rows });
+        let groups = groups.into_iter().chain([Group { value: None, rows }]).collect();
+        let grouped = OpenDifference { groups, ..found("time:at", 0) };
+        assert_eq!(differences(grouped.clone(), false), [difference(found("time:at", 0))]);
+        let told = differences(grouped, true);
+        let keys: HashSet<&str> = told.iter().map(|one| one.key.as_str()).collect();
+        assert_eq!((told.len(), keys.len()), (3, 3));
+        let seen: Vec<Option<&str>> = told.iter().map(|one| one.group.as_deref()).collect();
+        assert_eq!(seen, [Some("OP1"), Some("null"), None]);
+        assert_eq!(
+            told[0].text,
+            "a.t from 1970-01-01T00:00:00 to 1970-01-01T01:00:00, group OP1, differs: 1 missing, 0 only in the target, \
+             0 changed"
+        );
     }
 }

@@ -142,6 +142,21 @@ pub(super) fn kind(type_name: &str) -> Kind {
     }
 }
 
+/// The name of a type without its schema, which is written only where `search_path` does not lead there. Where types of
+/// one name are two, their texts are compared all the same.
+pub(super) fn bare(name: &str) -> &str {
+    let mut is_quoted = false;
+    let mut start = 0;
+    for (place, c) in name.char_indices() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            '.' if !is_quoted => start = place + 1,
+            _ => {}
+        }
+    }
+    &name[start..]
+}
+
 /// Without length and precision: `timestamp(3) without time zone` is `timestamp without time zone`. A name in quotes
 /// stays as it is.
 fn base(type_name: &str) -> String {
@@ -172,6 +187,18 @@ fn scale(type_name: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_has_its_name_whatever_the_search_path() {
+        for (name, expected) in [
+            ("mood", "mood"),
+            ("public.mood", "mood"),
+            ("\"a.b\".\"c.\"\"d\"", "\"c.\"\"d\""),
+            ("s.\"Mood\"", "\"Mood\""),
+        ] {
+            assert_eq!(bare(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn types_are_read_as_the_catalog_writes_them() {

@@ -1,7 +1,7 @@
 use super::*;
 
 fn dialect(version: u32) -> Dialect {
-    Dialect { family: Family::Postgres, version, encoding: "UTF8".into() }
+    Dialect { family: Family::Postgres, version, encoding: "UTF8".into(), segments: false }
 }
 
 fn sides() -> Sides {
@@ -33,6 +33,8 @@ fn a_stated_precision_is_stated() {
         ("character(5)", "text", "without the blanks"),
         ("json", "json", "by its text"),
         ("public.mood", "public.mood", "public.mood by its text"),
+        ("mood", "public.mood", "mood by its text"),
+        ("mood[]", "public.mood[]", "mood[] by its text"),
         ("integer", "text", "text on one side"),
     ] {
         let column = column("c", source, target, &sides()).unwrap();
@@ -67,6 +69,13 @@ fn texts_of_another_encoding_are_digested_in_one() {
     let row = Row::new(vec![column("c", "text", "text", &sides).unwrap()], &sides);
     assert!(
         row.digest(Digest::Source).contains("convert_to(")
-            && row.digest(Digest::Source).contains("char_length")
+            && row.digest(Digest::Target).contains("convert_to(")
     );
+}
+
+#[test]
+fn only_a_server_that_reckons_side_by_side_has_a_fence() {
+    assert_eq!((dialect(90_624).fence(), Dialect { segments: true, ..dialect(120_012) }.fence()), ("", ""));
+    // A number as it is: one that is made by a cast of another would keep the question in one process.
+    assert_eq!(dialect(110_000).fence(), " OFFSET CAST('0' AS bigint)");
 }

@@ -13,7 +13,7 @@ use crate::alarm::{Told, deliver, look, test};
 use crate::cli::{Acknowledge, AlarmCheck, AlarmCommand, Common, Format};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{Inventory, Sink};
+use crate::inventory::{Cut, Inventory, Sink, TableEntry, TableSelector, WindowRule};
 use crate::ledger::{Ledger, LedgerError};
 use crate::report::alarm as report;
 use crate::stop::Stop;
@@ -53,12 +53,28 @@ fn check(common: &Common, asked: &AlarmCheck) -> Result<Exit, Failure> {
         over,
         waiting: ledger.untold()?,
         only_unacknowledged: asked.unacknowledged,
+        never_late: never_late(&inventory),
     };
     match common.format {
         Format::Text => print(&report::check_text(&found, &inventory.timezone, width()))?,
         Format::Json => print_json(&report::check_json(&found))?,
     }
     Ok(if found.is_normal() { Exit::Done } else { Exit::Differ })
+}
+
+/// Tables with a `late_after` whose windows are of ids.
+fn never_late(inventory: &Inventory) -> Vec<String> {
+    let entries = inventory.jobs.iter().flat_map(|job| job.tables.iter().map(move |entry| (job, entry)));
+    let by_ids = |entry: &TableEntry| match &entry.window {
+        WindowRule::By(by) => matches!(by.cut, Cut::Ids { .. }),
+        WindowRule::None { .. } => false,
+    };
+    let late = entries.filter(|(_, entry)| entry.late_after.is_some() && by_ids(entry));
+    late.map(|(job, entry)| match &entry.what {
+        TableSelector::One(table) => format!("{table} ({})", job.name),
+        TableSelector::Glob { pattern, .. } => format!("{pattern} ({})", job.name),
+    })
+    .collect()
 }
 
 fn list(common: &Common, all: bool) -> Result<Exit, Failure> {

@@ -16,8 +16,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interval::Interval;
 use crate::ledger::Ledger;
-use crate::ledger::compared::{Compared as Noted, Of, OpenDifference, Rows, Verdict};
+use crate::ledger::compared::{Compared as Noted, Group, Of, OpenDifference, Rows, Verdict};
 use crate::plan::{Compared, Comparison, Uncompared, compared};
+use crate::progress::{Comparing, Screen};
 use crate::report::compare::{CSV_HEADER, Shown, csv_record, json_left_out, json_lines, text};
 use crate::step::compare::{Side, Told, Unread, Window};
 use crate::stop::Stop;
@@ -27,7 +28,7 @@ use crate::target::Address;
 ///
 /// # Errors
 /// [`Failure`] where nothing could be compared at all. A table that cannot be compared is no error.
-pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure> {
+pub(super) fn compare(common: &Common, wanted: &Compare, screen: &Screen) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().context("listening for signals")?;
     stop.end_within(STOP_LIMIT).context("watching over a stop")?;
     let inventory = super::jobs::inventory(common, &stop)?;
@@ -46,6 +47,7 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
     let comparison = compared(&inventory, &selection, &catalog, &facts, now);
     drop(facts);
     let suspects = suspects(&comparison, &ledger.open_differences(target.shown())?);
+    let progress = Comparing::new(screen, names(&comparison), common.no_progress);
     let ground = Ground {
         inventory: &inventory,
         comparison: &comparison,
@@ -57,10 +59,11 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
         keys: wanted.limit,
         values: wanted.show_values,
         proofs: false,
+        watch: &progress.watch,
     };
     let mut all = Vec::new();
     let mut seen = Seen::default();
-    compare_all(ground, &mut |outcome| {
+    let done = compare_all(ground, &mut |outcome| {
         let shown = note(&mut ledger, &comparison, target.shown(), wanted.deep, outcome)?;
         seen.take(&shown);
         if let (Some(keys), Ok(told)) = (&mut keys, &shown.told) {
@@ -74,7 +77,9 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
             }
         }
         Ok(())
-    })?;
+    });
+    progress.finish();
+    done?;
     match common.format {
         Format::Text => {
             all.sort_by_key(|shown| place(&comparison, shown.compared));
@@ -88,6 +93,11 @@ pub(super) fn compare(common: &Common, wanted: &Compare) -> Result<Exit, Failure
     }
     super::alarm::after_run(&inventory, &target, &ledger, &stop);
     Ok(stop.exit().unwrap_or_else(|| seen.exit(&comparison.left_out, !unlisted.is_empty())))
+}
+
+/// What its tables are called while they are compared.
+pub(super) fn names(comparison: &Comparison) -> Vec<String> {
+    comparison.tables.iter().map(|one| format!("{}:{}", one.source, one.table)).collect()
 }
 
 fn place(comparison: &Comparison, compared: &Compared) -> usize {
@@ -175,6 +185,11 @@ pub(super) fn note<'a>(
         exact: difference.exact,
     };
     let differs = |window: &&Window| !window.difference.is_none();
+    let mut groups: HashMap<usize, Vec<Group>> = HashMap::new();
+    for (window, value, difference) in outcome.told.iter().flat_map(|told| &told.parts) {
+        let group = Group { value: value.clone(), rows: of([0, 0], *difference) };
+        groups.entry(*window).or_default().push(group);
+    }
     let noted = Noted {
         of: Of {
             source: compared.source.clone(),
@@ -196,8 +211,12 @@ pub(super) fn note<'a>(
             .collect(),
         differing: windows
             .iter()
-            .filter(differs)
-            .map(|window| (window.extent.numbers(), of(window.rows, window.difference)))
+            .enumerate()
+            .filter(|(_, window)| differs(window))
+            .map(|(n, window)| {
+                let rows = of(window.rows, window.difference);
+                (window.extent.numbers(), rows, groups.remove(&n).unwrap_or_default())
+            })
             .collect(),
         error: outcome.told.as_ref().err().map(|unread| (unread.error.clone(), unread.remedy.clone())),
     };

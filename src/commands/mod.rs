@@ -49,7 +49,7 @@ pub fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         }
         Command::Export(moves) => run::run(common, moves, crate::engine::Halves::Export, false, screen),
         Command::Load(moves) => run::run(common, moves, crate::engine::Halves::Load, false, screen),
-        Command::Compare(wanted) => compare::compare(common, wanted),
+        Command::Compare(wanted) => compare::compare(common, wanted, screen),
         Command::Repair(wanted) => repair::repair(common, wanted, screen),
         Command::Status(narrow) => status::status(common, narrow),
         Command::History(wanted) => history::history(common, wanted),

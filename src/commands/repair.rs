@@ -10,7 +10,7 @@ use std::io::{self, BufRead, IsTerminal, Write as _};
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::compare::{note, suspects};
+use super::compare::{names, note, suspects};
 use super::run::{STOP_LIMIT, lock_jobs, refuse, run_id};
 use super::{check_tables, facts, ledger_path, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Repair};
@@ -22,7 +22,7 @@ use crate::inventory::Inventory;
 use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
 use crate::plan::{Comparison, Plan, Selection, Windows, compared};
-use crate::progress::{Progress, Screen};
+use crate::progress::{Comparing, Progress, Screen};
 use crate::remote::ssh::Pool;
 use crate::report::count;
 use crate::report::repair::{Fate, Mended, json, text};
@@ -44,6 +44,9 @@ struct World<'a> {
     target: &'a Address,
     pool: &'a Pool,
     stop: &'a Stop,
+    screen: &'a Screen,
+    /// No progress is shown.
+    silent: bool,
 }
 
 /// Moves again what differs.
@@ -70,8 +73,15 @@ pub(super) fn repair(common: &Common, wanted: &Repair, screen: &Screen) -> Resul
     let mut comparison = compared(&inventory, &selection, &catalog, &facts, now);
     drop(facts);
     only_open(&mut comparison, &ledger, &target)?;
-    let world =
-        World { inventory: &inventory, selection: &selection, target: &target, pool: &pool, stop: &stop };
+    let world = World {
+        inventory: &inventory,
+        selection: &selection,
+        target: &target,
+        pool: &pool,
+        stop: &stop,
+        screen,
+        silent: common.no_progress,
+    };
     let first = look(&world, &comparison, &mut ledger, true)?;
     let healed = comparison.tables.iter().map(|table| table.extents().len()).sum::<usize>()
         - first.differing.len()
@@ -137,6 +147,8 @@ fn only_open(comparison: &mut Comparison, ledger: &Ledger, target: &Address) -> 
 struct Found {
     differing: Vec<Differing>,
     unread: Vec<(usize, Unread)>,
+    /// Tables that were looked at; after a stop not all of them are.
+    looked_at: BTreeSet<usize>,
 }
 
 /// Compares by digests, and writes down what was found.
@@ -146,6 +158,7 @@ fn look(
     ledger: &mut Ledger,
     proofs: bool,
 ) -> Result<Found, Failure> {
+    let progress = Comparing::new(world.screen, names(comparison), world.silent);
     let ground = Looking {
         inventory: world.inventory,
         comparison,
@@ -157,17 +170,21 @@ fn look(
         keys: 0,
         values: false,
         proofs,
+        watch: &progress.watch,
     };
     let mut found = Found::default();
-    compare(ground, &mut |outcome| {
+    let done = compare(ground, &mut |outcome| {
         let table = outcome.table;
+        found.looked_at.insert(table);
         let shown = note(ledger, comparison, world.target.shown(), true, outcome)?;
         match shown.told {
             Err(unread) => found.unread.push((table, unread)),
             Ok(told) => found.differing.extend(differing(table, told)),
         }
         Ok(())
-    })?;
+    });
+    progress.finish();
+    done?;
     found.differing.sort_by_key(|one| (one.table, one.extent));
     Ok(found)
 }
@@ -332,6 +349,11 @@ fn again_compared(
     let found = look(world, &second, ledger, false)?;
     for one in found.differing {
         fates.insert((tables[one.table], one.extent), Fate::Differs(one.difference));
+    }
+    for (n, table) in tables.iter().enumerate().filter(|(n, _)| !found.looked_at.contains(n)) {
+        for extent in second.tables[n].extents() {
+            fates.insert((*table, extent), Fate::Unknown("stopped before it was compared again".into()));
+        }
     }
     for (table, unread) in found.unread {
         for extent in second.tables[table].extents() {

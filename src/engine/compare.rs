@@ -26,6 +26,9 @@ use crate::stop::Stop;
 use crate::target::{Address, Canceller, Session, TargetError, TargetTable};
 
 mod pair;
+mod watch;
+
+pub use watch::{Doing, Seen, Watch};
 
 use pair::{Pair, of_source, of_target};
 
@@ -62,6 +65,8 @@ pub struct Ground<'a> {
     pub values: bool,
     /// What the target held of windows that differ.
     pub proofs: bool,
+    /// Where is said what is done.
+    pub watch: &'a Watch,
 }
 
 /// What came of one table.
@@ -156,7 +161,8 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
     ask_about(ground.inventory, wanted, ground.pool, ground.stop, |_, mut questions, facts, tables| {
         let mut encoding = String::new();
         questions.ask(ENCODING.into(), "asking for its encoding", |row| encoding = row.to_owned())?;
-        let dialect = Dialect { family: Family::Postgres, version: facts.version, encoding };
+        let (version, segments) = (facts.version, facts.greenplum);
+        let dialect = Dialect { family: Family::Postgres, version, encoding, segments };
         let mut seen = SourceSeen { dialect, tables: HashMap::new(), keys: HashMap::new() };
         let mut described = Described::of(tables.len());
         for some in tables.chunks(AT_ONCE) {
@@ -186,7 +192,8 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
 fn ask_target(ground: Ground<'_>) -> Result<(Dialect, HashMap<TableName, TargetTable>), TargetError> {
     let mut session = Session::open(ground.target, &ground.inventory.target.log_schema)?;
     let encoding = session.encoding()?;
-    let dialect = Dialect { family: Family::Postgres, version: session.facts().version, encoding };
+    let (version, segments) = (session.facts().version, session.facts().distributes());
+    let dialect = Dialect { family: Family::Postgres, version, encoding, segments };
     let targets: HashSet<&TableName> = ground.comparison.tables.iter().map(|one| &one.target).collect();
     let seen = session.tables(&targets.into_iter().collect::<Vec<_>>())?;
     Ok((dialect, seen))
@@ -274,7 +281,14 @@ impl Worker<'_> {
                 break;
             }
             let (at, began) = (Timestamp::now(), Instant::now());
+            let watch = self.shared.ground.watch;
+            pair.watched = Some((watch, table));
             let told = self.one(&mut pair, table);
+            match &told {
+                Ok(told) => watch.ends(table, Some(!told.difference().is_none())),
+                Err(unread) if unread.lost => watch.leaves(table),
+                Err(_) => watch.ends(table, None),
+            }
             match told {
                 Err(unread) if unread.lost => return again(unread, table, attempt),
                 // What a stop cut short was not compared.

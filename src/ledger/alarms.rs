@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
+use serde_json::{Value, json};
 
 use super::coverage::at;
 use super::{Ledger, LedgerError};
@@ -43,6 +44,23 @@ pub struct Condition {
     pub text: String,
     /// What to try.
     pub remedy: String,
+}
+
+impl Condition {
+    /// What is wrong, of what, for programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "job": self.job,
+            "source": self.source,
+            "table": self.table,
+            "unit": self.unit,
+            "window_start": self.window_start,
+            "window_end": self.window_end,
+            "group": self.group,
+            "text": self.text,
+            "remedy": self.remedy,
+        })
+    }
 }
 
 /// A condition that was raised.

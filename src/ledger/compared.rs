@@ -15,6 +15,10 @@ use super::{Ledger, LedgerError};
 use crate::interval::{Interval, merged};
 use crate::measure::Measure;
 
+mod groups;
+
+pub use groups::Group;
+
 /// What came of comparing a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,8 +99,8 @@ pub struct Compared {
     pub rows: Rows,
     /// Windows whose digests agree.
     pub agreeing: Vec<Interval<i64>>,
-    /// Windows that differ.
-    pub differing: Vec<(Interval<i64>, Rows)>,
+    /// Windows that differ, and by which groups.
+    pub differing: Vec<(Interval<i64>, Rows, Vec<Group>)>,
     /// Why it could not be compared, and what to try.
     pub error: Option<(String, String)>,
 }
@@ -125,6 +129,8 @@ pub struct OpenDifference {
     pub window: Interval<i64>,
     /// How it differed last.
     pub rows: Rows,
+    /// And by which groups, where that was told.
+    pub groups: Vec<Group>,
     /// When it was first found to differ.
     pub found_at: String,
     /// When it was compared last.
@@ -178,6 +184,7 @@ impl Ledger {
                         extra, changed, exact, found_at, compared_at
                  FROM difference WHERE target_url = ? AND settled_at IS NULL ORDER BY job, table_name, target, first",
             )?;
+            let mut groups = groups::of_target(&self.connection, target_url)?;
             let mut rows = statement.query([target_url])?;
             let mut open = Vec::new();
             while let Some(row) = rows.next()? {
@@ -186,7 +193,9 @@ impl Ledger {
                 else {
                     continue;
                 };
+                let place = ((row.get(0)?, row.get(1)?), row.get(2)?, row.get(6)?, row.get(7)?);
                 open.push(OpenDifference {
+                    groups: groups.remove(&place).unwrap_or_default(),
                     of: Of {
                         source: row.get(0)?,
                         series: row.get(1)?,
@@ -329,7 +338,8 @@ fn note(transaction: &Transaction<'_>, target_url: &str, compared: &Compared) ->
             error.map(|(_, remedy)| remedy.as_str()),
         ],
     )?;
-    let seen = compared.agreeing.iter().chain(compared.differing.iter().map(|(window, _)| window));
+    let seen = compared.agreeing.iter().chain(compared.differing.iter().map(|(window, ..)| window));
+    let series = (of.source.as_str(), of.series.as_str(), measure.as_str());
     let mut settle = transaction.prepare_cached(
         "UPDATE difference SET missing = 0, extra = 0, changed = 0, exact = 1, compared_at = ?7, settled_at = ?7
          WHERE target_url = ?1 AND source = ?2 AND series = ?3 AND measure = ?4 AND first >= ?5 AND last <= ?6
@@ -337,6 +347,7 @@ fn note(transaction: &Transaction<'_>, target_url: &str, compared: &Compared) ->
     )?;
     for part in merged(seen.copied().collect()) {
         settle.execute(params![target_url, of.source, of.series, measure, part.start(), part.end(), when])?;
+        groups::forget(transaction, target_url, series, part)?;
     }
     // What was settled by this very look has not been closed in between: it keeps the time it was found at.
     let mut open = transaction.prepare_cached(
@@ -348,7 +359,8 @@ fn note(transaction: &Transaction<'_>, target_url: &str, compared: &Compared) ->
              changed = ?14, exact = ?15, compared_at = ?16,
              found_at = CASE WHEN settled_at = ?16 THEN found_at ELSE ?16 END, settled_at = NULL",
     )?;
-    for (window, rows) in &compared.differing {
+    for (window, rows, groups) in &compared.differing {
+        groups::note(transaction, target_url, series, *window, groups)?;
         open.execute(params![
             target_url,
             of.source,
@@ -390,6 +402,11 @@ mod tests {
         Interval::new(start, end).unwrap()
     }
 
+    fn groups() -> Vec<Group> {
+        let one = Rows { missing: 1, exact: true, ..Rows::default() };
+        [Some("OP1".into()), None].map(|value| Group { value, rows: one }).to_vec()
+    }
+
     fn compared(second: i64, agreeing: &[(i64, i64)], differing: &[(i64, i64)]) -> Compared {
         let one = Rows { missing: 1, exact: true, ..Rows::default() };
         Compared {
@@ -400,7 +417,7 @@ mod tests {
             windows: 3,
             rows: one,
             agreeing: agreeing.iter().map(|one| interval(one.0, one.1)).collect(),
-            differing: differing.iter().map(|at| (interval(at.0, at.1), one)).collect(),
+            differing: differing.iter().map(|at| (interval(at.0, at.1), one, groups())).collect(),
             error: None,
         }
     }
@@ -422,6 +439,7 @@ mod tests {
         // Cut otherwise by now: what lies within windows that agree is settled, by however many.
         ledger.note_compared("t", &compared(3, &[(0, 6), (6, 9)], &[(8, 12)])).unwrap();
         assert_eq!(open(&ledger), [(8, 12, time(1))]);
+        assert_eq!(ledger.open_differences("t").unwrap()[0].groups, groups());
         let table = &ledger.differing_tables("t").unwrap()[0];
         assert_eq!((table.windows, table.rows.missing, &table.since), (1, 1, &time(1)));
         ledger.note_compared("t", &compared(4, &[(8, 12)], &[])).unwrap();
@@ -429,6 +447,24 @@ mod tests {
         let last = ledger.last_compared("t").unwrap();
         let last = &last[&("s".to_owned(), "d^public^t".to_owned())];
         assert_eq!((last.verdict, last.open, &last.at), (Verdict::Equal, 0, &time(4)));
+        let kept = |ledger: &Ledger| -> i64 {
+            let count = |row: &rusqlite::Row<'_>| row.get(0);
+            ledger.connection.query_row("SELECT count(*) FROM difference_group", [], count).unwrap()
+        };
+        assert_eq!(kept(&ledger), 0);
+        // What is mended goes with other old history; what is open stays however old it is.
+        let late = Timestamp::from_second(100).unwrap();
+        let gone = |ledger: &mut Ledger, look| ledger.prune(late, &[], look).unwrap().differences;
+        ledger.note_compared("t", &compared(4, &[], &[(20, 24)])).unwrap();
+        assert_eq!((gone(&mut ledger, true), gone(&mut ledger, false), gone(&mut ledger, false)), (2, 2, 0));
+        assert_eq!(open(&ledger), [(20, 24, time(4))]);
+        ledger.note_compared("t", &compared(4, &[(20, 24)], &[])).unwrap();
+        // More groups than anybody would read are told as one.
+        let mut many = compared(4, &[], &[(30, 34)]);
+        many.differing[0].2 = groups().into_iter().cycle().take(101).collect();
+        ledger.note_compared("t", &many).unwrap();
+        assert_eq!(ledger.open_differences("t").unwrap()[0].groups, []);
+        ledger.note_compared("t", &compared(4, &[(30, 34)], &[])).unwrap();
         // A new one is a new one.
         ledger.note_compared("t", &compared(5, &[], &[(8, 12)])).unwrap();
         assert_eq!(open(&ledger), [(8, 12, time(5))]);

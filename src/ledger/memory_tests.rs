@@ -124,7 +124,7 @@ fn sums_and_watermarks_outlive_the_units_and_a_reload_counts_once() {
     let before = status(&ledger, &inventory, "2022-01-01T00:00:00Z");
     assert_eq!((before[0].loaded, before[0].rows), (3, 30));
     let facts = ledger.facts("u").unwrap().series;
-    let old = prune::OldHistory { units: 2, attempts: 0, runs: 0, alarms: 0 };
+    let old = prune::OldHistory { units: 2, attempts: 0, runs: 0, alarms: 0, differences: 0 };
     assert_eq!(ledger.prune(at(2500), &["j".into()], false).unwrap(), prune::OldHistory::default(), "busy");
     // The attempts of all three began at the epoch, in one run that this ledger was never told of.
     let looked = ledger.prune(at(2500), &[], true).unwrap();

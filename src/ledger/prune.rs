@@ -18,6 +18,8 @@ pub struct OldHistory {
     pub runs: u64,
     /// Alarms that are over.
     pub alarms: u64,
+    /// Differences that comparisons found and that are mended.
+    pub differences: u64,
 }
 
 /// Units whose rows are remembered without them. All-or-nothing units stay: they are few, and their row is all there is.
@@ -33,6 +35,9 @@ const RUNS: &str = "FROM run WHERE started_at < ?1 AND NOT EXISTS (
         AND coalesce(attempt.job, '') NOT IN (SELECT value FROM temp.busy)))";
 
 const ALARMS: &str = "FROM alarm WHERE over_at < ?1 AND job NOT IN (SELECT value FROM temp.busy)";
+
+const DIFFERENCES: &str =
+    "FROM difference WHERE settled_at < ?1 AND job NOT IN (SELECT value FROM temp.busy)";
 
 /// What was told of alarms that are gone.
 const ORPHANS: &str = "
@@ -75,7 +80,13 @@ impl Ledger {
             };
             // Runs first: which of them go depends on the attempts.
             let runs = one(RUNS)?;
-            let old = OldHistory { runs, units: one(UNITS)?, attempts: one(ATTEMPTS)?, alarms: one(ALARMS)? };
+            let old = OldHistory {
+                runs,
+                units: one(UNITS)?,
+                attempts: one(ATTEMPTS)?,
+                alarms: one(ALARMS)?,
+                differences: one(DIFFERENCES)?,
+            };
             if old.alarms > 0 && !only_look {
                 transaction.execute_batch(ORPHANS)?;
             }

@@ -22,6 +22,7 @@ pub(super) const STEPS: &[Step] = &[
     step(ALARMS),
     step(OWED),
     step(COMPARED),
+    step(GROUPS),
 ];
 
 const fn step(sql: &'static str) -> Step {
@@ -335,5 +336,24 @@ CREATE TABLE difference (
     compared_at  TEXT NOT NULL,
     settled_at   TEXT,
     PRIMARY KEY (target_url, source, series, measure, first, last)
+) STRICT, WITHOUT ROWID;
+";
+
+/// By which groups windows differ, where comparisons tell them.
+const GROUPS: &str = "
+CREATE TABLE difference_group (
+    target_url   TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    series       TEXT NOT NULL,
+    measure      TEXT NOT NULL,
+    first        INTEGER NOT NULL,
+    last         INTEGER NOT NULL,
+    place        INTEGER NOT NULL,
+    in_group     TEXT,
+    missing      INTEGER NOT NULL,
+    extra        INTEGER NOT NULL,
+    changed      INTEGER NOT NULL,
+    exact        INTEGER NOT NULL,
+    PRIMARY KEY (target_url, source, series, measure, first, last, place)
 ) STRICT, WITHOUT ROWID;
 ";

@@ -9,11 +9,11 @@ use super::tally::{Stage, Table, Tally};
 use crate::engine::Halves;
 
 /// Tables that are shown at most, however high the terminal is.
-const TABLES: usize = 10;
+pub(super) const TABLES: usize = 10;
 /// Tables that a line of a log names.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 /// Width of a bar at most.
-const BAR: usize = 24;
+pub(super) const BAR: usize = 24;
 
 /// The lines of a terminal of so many columns and rows: none is wider, and together they leave some rows free.
 pub(super) fn screen(
@@ -160,7 +160,7 @@ fn short(rows: u64) -> String {
 }
 
 /// `12s`, `4m10s`, `3h05m`, `2d03h`.
-fn clock(time: Duration) -> String {
+pub(super) fn clock(time: Duration) -> String {
     let seconds = time.as_secs().max(1);
     match seconds {
         86_400.. => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
@@ -171,7 +171,7 @@ fn clock(time: Duration) -> String {
 }
 
 /// As much of a text as fits so many columns: the middle gives way, since names differ at either end.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

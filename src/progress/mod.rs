@@ -13,9 +13,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::engine::{Event, Halves};
 use crate::plan::Plan;
 
+mod comparing;
 mod draw;
 mod tally;
 
+pub use comparing::Comparing;
 use tally::Tally;
 
 /// How often a log hears of progress.
@@ -49,65 +51,81 @@ impl Write for Screen {
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
-    /// `None` where nobody wants to see it.
-    drawing: Option<Drawing>,
-}
-
-/// Who draws, and what.
-#[derive(Debug)]
-struct Drawing {
-    tally: Arc<Mutex<Tally>>,
-    /// Closed when the run ends.
-    on: Sender<()>,
-    thread: JoinHandle<()>,
+    /// What is drawn, and who draws it; `None` where nobody wants to see it.
+    shown: Option<(Arc<Mutex<Tally>>, Drawing)>,
 }
 
 impl Progress {
     /// Follows a run of this plan.
     pub fn new(screen: &Screen, plan: &Plan, halves: Halves, silent: bool) -> Self {
         let began = Instant::now();
-        let drawing = (!silent && !plan.units.is_empty()).then(|| {
-            let (on, until) = channel::<()>();
-            let told = Arc::new(Mutex::new(Tally::new(plan)));
-            let (tally, screen) = (Arc::clone(&told), screen.clone());
-            let thread = std::thread::spawn(move || {
-                let is_terminal = io::stderr().is_terminal();
-                let mut lines = Lines { screen, bars: Vec::new() };
-                let every = if is_terminal { FRAME } else { EVERY };
-                while until.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                    let now = began.elapsed();
-                    // Whoever panicked while it held this has said so.
-                    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                    if is_terminal {
-                        let drawn = draw::screen(&tally, halves, size(), now);
-                        drop(tally);
-                        lines.show(&drawn);
-                    } else {
-                        let line = draw::log(&tally, halves, now);
-                        drop(tally);
-                        log::info!("{line}");
-                    }
+        let shown = (!silent && !plan.units.is_empty()).then(|| {
+            let tally = Arc::new(Mutex::new(Tally::new(plan)));
+            let drawn = Arc::clone(&tally);
+            let drawing = Drawing::new(screen, move |size, now| {
+                // Whoever panicked while it held this has said so.
+                let tally = drawn.lock().unwrap_or_else(PoisonError::into_inner);
+                match size {
+                    Some(size) => draw::screen(&tally, halves, size, now),
+                    None => vec![draw::log(&tally, halves, now)],
                 }
-                lines.show(&[]);
             });
-            Drawing { tally: told, on, thread }
+            (tally, drawing)
         });
-        Self { began, drawing }
+        Self { began, shown }
     }
 
     /// Takes an event in.
     pub fn hear(&mut self, event: &Event) {
-        let Some(Drawing { tally, .. }) = &self.drawing else { return };
+        let Some((tally, _)) = &self.shown else { return };
         let now = self.began.elapsed();
         tally.lock().unwrap_or_else(PoisonError::into_inner).hear(event, now);
     }
 
     /// Takes the bars away.
     pub fn finish(self) {
-        let Some(Drawing { on, thread, .. }) = self.drawing else { return };
-        drop(on);
+        if let Some((_, drawing)) = self.shown {
+            drawing.finish();
+        }
+    }
+}
+
+/// A thread that draws by the clock, until it is told that all is done.
+#[derive(Debug)]
+struct Drawing {
+    until: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Drawing {
+    /// `lines` says what is drawn so long after the beginning: on a terminal of so many columns and rows, or, without
+    /// one, in a log.
+    fn new(
+        screen: &Screen,
+        lines: impl Fn(Option<(usize, usize)>, Duration) -> Vec<String> + Send + 'static,
+    ) -> Self {
+        let (began, screen) = (Instant::now(), screen.clone());
+        let (drawing, until) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let is_terminal = io::stderr().is_terminal();
+            let mut shown = Lines { screen, bars: Vec::new() };
+            let every = if is_terminal { FRAME } else { EVERY };
+            while until.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                if is_terminal {
+                    shown.show(&lines(Some(size()), began.elapsed()));
+                } else {
+                    lines(None, began.elapsed()).iter().for_each(|line| log::info!("{line}"));
+                }
+            }
+            shown.show(&[]);
+        });
+        Self { until: drawing, thread }
+    }
+
+    fn finish(self) {
+        drop(self.until);
         // A thread that could not draw has said why.
-        let _ = thread.join();
+        let _ = self.thread.join();
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Found<'a> {
     pub waiting: Vec<Untold>,
     /// Does what somebody has taken note of not count?
     pub only_unacknowledged: bool,
+    /// Tables with a `late_after` of which nobody can say when they are late.
+    pub never_late: Vec<String>,
 }
 
 impl Found<'_> {
@@ -82,6 +84,16 @@ pub fn check_text(found: &Found<'_>, zone: &TimeZone, width: u16) -> String {
         let line = format!("sink {} has not heard {}{why}", untold.sink, count(untold.messages, "message"));
         text.push_str(&block("", &line, width));
     }
+    if let Some(first) = found.never_late.first() {
+        let more = match found.never_late.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {}", count(more as u64, "more table")),
+        };
+        let line = format!(
+            "`late_after` says nothing of {first}{more}: windows of ids, and nobody knows when an id was due"
+        );
+        text.push_str(&block("", &line, width));
+    }
     text
 }
 
@@ -99,6 +111,7 @@ pub fn check_json(found: &Found<'_>) -> Value {
         "over": found.over,
         "alarms": found.standing.iter().map(alarm).collect::<Vec<_>>(),
         "waiting": found.waiting,
+        "never_late": found.never_late,
     })
 }
 
@@ -139,27 +152,17 @@ fn one(alarm: &Alarm, zone: &TimeZone, width: u16) -> String {
 }
 
 fn alarm(alarm: &Alarm) -> Value {
-    let condition = &alarm.condition;
-    json!({
-        "number": alarm.number,
-        "alarm": alarm.id,
-        "condition": condition.kind.word(),
-        "job": condition.job,
-        "source": condition.source,
-        "table": condition.table,
-        "unit": condition.unit,
-        "window_start": condition.window_start,
-        "window_end": condition.window_end,
-        "group": condition.group,
-        "text": condition.text,
-        "remedy": condition.remedy,
-        "raised_at": alarm.raised_at.to_string(),
-        "told_at": alarm.told_at.to_string(),
-        "times": alarm.times,
-        "acknowledged_at": alarm.acked.as_ref().map(|(at, _)| at.to_string()),
-        "acknowledged_by": alarm.acked.as_ref().map(|(_, who)| who),
-        "over_at": alarm.over_at.map(|at| at.to_string()),
-    })
+    let mut value = alarm.condition.json();
+    value["number"] = alarm.number.into();
+    value["alarm"] = alarm.id.as_str().into();
+    value["condition"] = alarm.condition.kind.word().into();
+    value["raised_at"] = alarm.raised_at.to_string().into();
+    value["told_at"] = alarm.told_at.to_string().into();
+    value["times"] = alarm.times.into();
+    value["acknowledged_at"] = json!(alarm.acked.as_ref().map(|(at, _)| at.to_string()));
+    value["acknowledged_by"] = json!(alarm.acked.as_ref().map(|(_, who)| who));
+    value["over_at"] = json!(alarm.over_at.map(|at| at.to_string()));
+    value
 }
 
 /// What became of sinks, for people.

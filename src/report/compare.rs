@@ -185,29 +185,25 @@ fn parts(difference: &Difference) -> String {
 }
 
 fn one_key(told: &Told, key: &Key) -> String {
-    let values: Vec<&str> = key.values.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+    let values: Vec<String> =
+        key.values.iter().map(|value| value.as_deref().map_or_else(|| "NULL".into(), clean)).collect();
     let times = if key.rows > 1 { format!(" ({})", rows(key.rows)) } else { String::new() };
-    let mut line =
-        format!("  {} ({})=({}){times}", key.kind.word(), told.key_columns.join(", "), values.join(", "));
+    let columns = told.key_columns.iter().map(|name| clean(name)).collect::<Vec<_>>().join(", ");
+    let mut line = format!("  {} ({columns})=({}){times}\n", key.kind.word(), values.join(", "));
     for (column, source, target) in &key.columns {
-        line.push_str(&format!(
-            "\n      {column}: {} -> {}",
-            shown(source.as_deref()),
-            shown(target.as_deref())
-        ));
+        let (column, source, target) = (clean(column), shown(source.as_deref()), shown(target.as_deref()));
+        line.push_str(&format!("      {column}: {source} -> {target}\n"));
     }
-    // What a table holds must not play with the terminal.
-    let clean = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-    let line = line
-        .split("\n      ")
-        .map(|part| part.replace('\n', "\u{fffd}"))
-        .collect::<Vec<_>>()
-        .join("\n      ");
-    format!("{}\n", line.chars().map(clean).collect::<String>())
+    line
+}
+
+/// What a table holds must not play with the terminal, nor look like a line of ours.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn shown(value: Option<&str>) -> String {
-    value.map_or_else(|| "NULL".into(), |value| format!("'{value}'"))
+    value.map_or_else(|| "NULL".into(), |value| format!("'{}'", clean(value)))
 }
 
 fn rows(number: u64) -> String {

@@ -27,6 +27,7 @@ pub fn text(pruned: &Pruned, only_look: bool) -> String {
         (pruned.history.attempts, "attempt"),
         (pruned.history.runs, "run"),
         (pruned.history.alarms, "alarm"),
+        (pruned.history.differences, "mended difference"),
     ] {
         if number > 0 {
             text.push_str(&format!("{} of the ledger\n", count(number, what)));
@@ -69,7 +70,7 @@ pub fn json(pruned: &Pruned, only_look: bool) -> Value {
         "load_log": { "rows": pruned.log.rows, "into": pruned.log.into, "in_use": pruned.log.in_use },
         "ledger": {
             "units": pruned.history.units, "attempts": pruned.history.attempts, "runs": pruned.history.runs,
-            "alarms": pruned.history.alarms,
+            "alarms": pruned.history.alarms, "differences": pruned.history.differences,
         },
         "problems": pruned.problems.iter().map(|problem| json!({
             "error": problem.to_string(), "remedy": problem.remedy(),

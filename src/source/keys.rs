@@ -25,12 +25,35 @@ pub fn read_key(row: &str) -> Option<(TableName, String)> {
     Some((table, fields.next()?))
 }
 
-/// Settings of the session in which rows are digested. Buckets are few, which the planner cannot know: sorting all rows
-/// to put them together would cost more than their digests do; and a query of many buckets takes long to compile.
-pub fn ease_digests(version: u32) -> &'static str {
-    if version >= 110_000 {
-        "SELECT set_config('enable_sort', 'off', false), set_config('jit', 'off', false)"
-    } else {
-        "SELECT set_config('enable_sort', 'off', false)"
+/// Settings of the session, or with `local` of the transaction, in which rows are digested. Buckets are few, which the
+/// planner cannot know: sorting all rows to put them together would cost more than their digests do; and a query of many
+/// buckets takes long to compile. What a value's text depends on is the same on both sides, whatever a role or a database
+/// has set.
+pub fn ease_digests(version: u32, local: bool) -> String {
+    let settings: &[(&str, &str, u32)] = &[
+        ("enable_sort", "off", 0),
+        // 8.3 knows two digits more at most, and writes bytea in one way alone.
+        ("extra_float_digits", if version >= 90_000 { "3" } else { "2" }, 0),
+        ("bytea_output", "hex", 90_000),
+        ("jit", "off", 110_000),
+    ];
+    let known = settings.iter().filter(|(_, _, since)| version >= *since);
+    let set: Vec<String> =
+        known.map(|(name, value, _)| format!("set_config('{name}', '{value}', {local})")).collect();
+    format!("SELECT {}", set.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_only_what_it_knows() {
+        assert_eq!(
+            ease_digests(80_323, false),
+            "SELECT set_config('enable_sort', 'off', false), set_config('extra_float_digits', '2', false)"
+        );
+        let new = ease_digests(150_004, true);
+        assert!(new.contains("'jit', 'off', true") && new.contains("'bytea_output', 'hex', true"), "{new}");
     }
 }

@@ -61,7 +61,7 @@ impl Session {
     /// # Errors
     /// [`TargetError`].
     pub fn ease_digests(&mut self, limit: Duration) -> Result<(), TargetError> {
-        let ease = keys::ease_digests(self.facts.version);
+        let ease = keys::ease_digests(self.facts.version, false);
         self.run(&format!("SET statement_timeout = {}; {ease}", milliseconds(limit)), "set up a session")
     }
 }

@@ -71,3 +71,49 @@ fn what_is_changed_on_purpose_is_told_repaired_and_over() {
     assert_eq!(case.count("SELECT count(DISTINCT index_url) FROM dm.system_alarm"), 5);
     case.gpferry(&["run"]).expect(0).says("already loaded");
 }
+
+#[test]
+fn where_differences_are_told_by_group_each_group_is_an_alarm() {
+    let mut case = Case::new("day_groups");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, at timestamp, station text, v text)");
+    case.source
+        .batch_execute(
+            "INSERT INTO t SELECT i, timestamp '2021-08-10' + i * interval '1 minute', \
+             CASE i % 4 WHEN 3 THEN NULL ELSE 'OP' || i % 4 END, 'v' || i FROM generate_series(0, 1439) i",
+        )
+        .unwrap();
+    case.target
+        .batch_execute(
+            "CREATE SCHEMA dm; CREATE TABLE dm.system_alarm (data_seq_id bigint, data_name varchar(64), \
+             evt_timestamp timestamp, defect_file_url text, ope_id varchar(32), index_url text); \
+             GRANT ALL ON SCHEMA dm TO loader; GRANT ALL ON dm.system_alarm TO loader",
+        )
+        .unwrap();
+    let table = "{ table: public.t, window: { column: at, length: 4h }, compare: { group: station } }";
+    case.inventory_with("", DAY, &[table]);
+    case.edit_inventory("jobs:", "alarms: { sinks: { dm: { kind: table, like: system_alarm } } }\njobs:");
+    case.gpferry(&["run"]).expect(0);
+    // Two stations and rows of none in the first window, one of them in the second too.
+    case.target
+        .batch_execute(
+            "DELETE FROM t WHERE id IN (0, 1, 3); UPDATE t SET v = 'x' WHERE id = 5; UPDATE t SET v = 'x' WHERE id = 301",
+        )
+        .unwrap();
+    case.gpferry(&["compare", "--deep"]).expect(4).says("station 'OP1': 1 missing, 2 changed");
+    let told = |case: &mut Case| -> Vec<(Option<String>, String)> {
+        let sql = "SELECT ope_id, defect_file_url FROM dm.system_alarm ORDER BY defect_file_url";
+        case.target.query(sql, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let first = told(&mut case);
+    let groups: Vec<Option<&str>> = first.iter().map(|one| one.0.as_deref()).collect();
+    assert_eq!(groups, [None, Some("OP0"), Some("OP1"), Some("OP1")], "{first:?}");
+    let said = &first[2].1;
+    assert!(said.contains("group OP1, differs: 1 missing, 0 only in the target, 1 changed"), "{said}");
+    // One station is mended by hand: its alarms alone are over.
+    case.target.batch_execute("INSERT INTO t VALUES (0, '2021-08-10 00:00', 'OP0', 'v0')").unwrap();
+    case.gpferry(&["compare"]).expect(4);
+    let over: Vec<_> = told(&mut case).into_iter().filter(|(_, said)| said.starts_with("over")).collect();
+    assert_eq!((over.len(), over[0].0.as_deref()), (1, Some("OP0")), "{over:?}");
+    case.gpferry(&["repair"]).expect(0);
+    case.gpferry(&["alarm", "check"]).expect(0).says("NORMAL").says("4 raised, 4 over");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::watch::Watch;
 use crate::inventory::Source;
 use crate::remote::Remote;
 use crate::source::keys::ease_digests;
@@ -21,6 +22,8 @@ pub(super) struct Pair<'a> {
     limit: Option<Duration>,
     /// A question failed: what is left of it on either side is not waited for.
     broken: bool,
+    /// Who looks on, and which table it is.
+    pub(super) watched: Option<(&'a Watch, usize)>,
 }
 
 impl<'a> Pair<'a> {
@@ -34,14 +37,14 @@ impl<'a> Pair<'a> {
     ) -> Result<Self, Unread> {
         let began = Questions::begin(remote, &Script::greenplum(), source, "compare", bounds);
         let source = began.map_err(|error| of_source(&error))?;
-        Ok(Self { source, target, version, limit: None, broken: false })
+        Ok(Self { source, target, version, limit: None, broken: false, watched: None })
     }
 
     /// How long one question may take on each side, from now on.
     pub(super) fn limit(&mut self, source: Duration, target: Duration) -> Result<(), Unread> {
         if self.limit != Some(source) {
             self.source.limit(source);
-            match self.source.ask(ease_digests(self.version).into(), "setting its session up", |_| {}) {
+            match self.source.ask(ease_digests(self.version, false), "setting its session up", |_| {}) {
                 // It goes without, only slower.
                 Ok(()) | Err(SourceError::Failed { .. }) => self.limit = Some(source),
                 Err(error) => return Err(of_source(&error)),
@@ -68,6 +71,9 @@ impl Both for Pair<'_> {
         doing: &str,
         rows: [&mut (dyn FnMut(&str) + Send); 2],
     ) -> Result<(), Unread> {
+        if let Some((watch, table)) = self.watched {
+            watch.asks(table, doing);
+        }
         let [of_one, of_other] = questions;
         let [one, other] = rows;
         let (source, target) = (&mut self.source, &mut self.target);

@@ -2,6 +2,7 @@
 //! [`super::refine`] for the rows of the buckets that differ.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use jiff::tz::TimeZone;
 
@@ -130,12 +131,13 @@ impl Look<'_, '_> {
             let conditions = self.hull(&chunk)?;
             let buckets = self.buckets(Side::BOTH.map(cells), conditions, true)?;
             self.note_rows(&buckets, |cell| chunk.window_of(cell));
+            let bucket = Rc::new(Side::BOTH.map(cells));
+            let mut within = Within::default();
             for differing in buckets.differing() {
                 let cell = differing.place.cell;
                 let Some(window) = chunk.window_of(cell) else { continue };
-                let within = self.conditions(self.told.windows[window].extent)?;
-                let bounds = Some(chunk.bounds(cell));
-                spots.push(self.spot(window, within, Side::BOTH.map(cells), bounds, differing));
+                let within = self.within(&mut within, window, &differing.place)?;
+                spots.push(spot(window, within, &bucket, Some(chunk.bounds(cell)), differing));
             }
         }
         for window in single {
@@ -144,12 +146,14 @@ impl Look<'_, '_> {
                 1 => "CAST(0 AS bigint)".into(),
                 parts => self.subject.spread(side, parts),
             };
-            let bucket = Side::BOTH.map(bucket);
+            let bucket = Rc::new(Side::BOTH.map(bucket));
             let conditions = self.conditions(self.told.windows[window].extent)?;
-            let buckets = self.buckets(bucket.clone(), conditions.clone(), true)?;
+            let buckets = self.buckets(bucket.as_ref().clone(), conditions, true)?;
             self.note_rows(&buckets, |_| Some(window));
+            let mut within = Within::default();
             for differing in buckets.differing() {
-                spots.push(self.spot(window, conditions.clone(), bucket.clone(), None, differing));
+                let within = self.within(&mut within, window, &differing.place)?;
+                spots.push(spot(window, within, &bucket, None, differing));
             }
         }
         self.refine(spots)
@@ -165,15 +169,21 @@ impl Look<'_, '_> {
     }
 
     fn refine(&mut self, spots: Vec<Spot>) -> Result<(), Unread> {
-        let mut by_group: BTreeMap<Option<String>, Difference> = BTreeMap::new();
+        let mut by_part: BTreeMap<(usize, Option<String>), Difference> = BTreeMap::new();
         let mut refine = Refine::new(self.subject, self.both, self.depth, &mut self.told);
         for (window, group, difference) in refine.all(spots)? {
             self.told.windows[window].difference.add(difference);
             if self.subject.groups() && !difference.is_none() {
-                by_group.entry(group).or_insert(Difference::NONE).add(difference);
+                by_part.entry((window, group)).or_insert(Difference::NONE).add(difference);
             }
         }
+        let mut by_group: BTreeMap<Option<String>, Difference> = BTreeMap::new();
+        for ((_, group), difference) in &by_part {
+            by_group.entry(group.clone()).or_insert(Difference::NONE).add(*difference);
+        }
         self.told.groups = by_group.into_iter().collect();
+        self.told.parts =
+            by_part.into_iter().map(|((window, group), found)| (window, group, found)).collect();
         Ok(())
     }
 
@@ -234,20 +244,39 @@ impl Look<'_, '_> {
         }
     }
 
-    fn spot(
+    /// What holds of a bucket's rows on each side, by the window and the group.
+    fn within(
         &self,
+        known: &mut Within,
         window: usize,
-        mut within: [Vec<String>; 2],
-        bucket: [String; 2],
-        bounds: Option<(i64, i64)>,
-        differing: Differing,
-    ) -> Spot {
-        let Differing { place: Place { group, group_md5, cell }, rows } = differing;
-        for side in Side::BOTH {
-            within[side as usize].extend(self.subject.in_group(side, group_md5.as_deref()));
+        place: &Place,
+    ) -> Result<Rc<[Vec<String>; 2]>, Unread> {
+        let of = (window, place.group_md5.clone());
+        if let Some(found) = known.get(&of) {
+            return Ok(Rc::clone(found));
         }
-        Spot { window, group, within, bucket, cells: vec![cell], bounds, rows, depth: 0 }
+        let mut within = self.conditions(self.told.windows[window].extent)?;
+        for side in Side::BOTH {
+            within[side as usize].extend(self.subject.in_group(side, place.group_md5.as_deref()));
+        }
+        let within = Rc::new(within);
+        known.insert(of, Rc::clone(&within));
+        Ok(within)
     }
+}
+
+/// Conditions by window and group, which many buckets share.
+type Within = HashMap<(usize, Option<String>), Rc<[Vec<String>; 2]>>;
+
+fn spot(
+    window: usize,
+    within: Rc<[Vec<String>; 2]>,
+    bucket: &Rc<[String; 2]>,
+    bounds: Option<(i64, i64)>,
+    differing: Differing,
+) -> Spot {
+    let Differing { place: Place { group, cell, .. }, rows } = differing;
+    Spot { window, group, within, bucket: Rc::clone(bucket), cells: vec![cell], bounds, rows, depth: 0 }
 }
 
 /// Asks both sides for buckets.

@@ -165,6 +165,8 @@ pub struct Told {
     pub windows: Vec<Window>,
     /// Differences by the value of the group's column, in that order.
     pub groups: Vec<(Option<String>, Difference)>,
+    /// The same by window and group.
+    pub parts: Vec<(usize, Option<String>, Difference)>,
     /// Names of the columns by which rows are told.
     pub key_columns: Vec<String>,
     /// Is that a key that was named, or else all that is compared?

@@ -5,6 +5,7 @@
 //! NULL in a key is a value like any other.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::look::{Depth, buckets};
 use super::subject::Subject;
@@ -21,16 +22,18 @@ const MOST_CELLS: usize = 500;
 const DEEPEST: usize = 8;
 /// Keys that one question names.
 const KEYS: usize = 200;
+/// So many bytes of keys are held of a side; what is beyond them is asked for again.
+const KEY_BYTES: usize = 1 << 20;
 
 /// Buckets that differ, of one window and one group.
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
     pub(super) window: usize,
     pub(super) group: Option<String>,
-    /// What holds of the rows of all buckets, on each side.
-    pub(super) within: [Vec<String>; 2],
+    /// What holds of the rows of all buckets, on each side. Thousands of spots share it.
+    pub(super) within: Rc<[Vec<String>; 2]>,
     /// The number of a row's bucket, on each side.
-    pub(super) bucket: [String; 2],
+    pub(super) bucket: Rc<[String; 2]>,
     /// The buckets.
     pub(super) cells: Vec<i64>,
     /// From where to where they lie on the axis, where there is one.
@@ -60,9 +63,11 @@ impl Spot {
         true
     }
 
+    /// First what keeps most rows out: where no index serves, all rows of the table come by.
     fn conditions(&self, subject: &Subject<'_>, side: Side) -> Vec<String> {
-        let mut conditions = self.within[side as usize].clone();
-        conditions.extend(self.bounds.and_then(|bounds| subject.around(side, bounds)));
+        let mut conditions: Vec<String> =
+            self.bounds.and_then(|bounds| subject.around(side, bounds)).into_iter().collect();
+        conditions.extend(self.within[side as usize].iter().cloned());
         let cells: Vec<String> = self.cells.iter().map(i64::to_string).collect();
         conditions.push(format!("({}) IN ({})", self.bucket[side as usize], cells.join(", ")));
         conditions
@@ -92,15 +97,29 @@ pub(super) struct Refine<'a, 'b> {
     read: u64,
 }
 
-/// Rows of one key: how often each digest stands on a side.
-#[derive(Debug, Default)]
-struct Rows {
-    source: HashMap<u64, u64>,
-    target: HashMap<u64, u64>,
+/// Rows of one key and one digest: how many stand on each side.
+#[derive(Debug, Clone, Copy)]
+struct Alike {
+    key: u128,
+    digest: u64,
+    rows: [u64; 2],
 }
 
-/// Rows of a spot by the md5 of their key.
-type ByKey = HashMap<u128, Rows>;
+/// What the columns of rows hold, by the md5 of their key.
+type Values = HashMap<u128, Vec<Option<String>>>;
+
+/// One side's rows of a spot.
+#[derive(Debug)]
+struct Read {
+    side: Side,
+    rows: Vec<Alike>,
+    /// Rows with NULL in their key.
+    nulls: u64,
+    /// Keys as they came, by their md5.
+    keys: HashMap<u128, Box<str>>,
+    bytes: usize,
+    wrong: bool,
+}
 
 impl<'a, 'b> Refine<'a, 'b> {
     pub(super) fn new(
@@ -142,62 +161,69 @@ impl<'a, 'b> Refine<'a, 'b> {
             let digits = format!("substr({}, {from}, 3)", self.subject.key_hash(side));
             format!("CAST(CAST(CAST('x' || {digits} AS bit(12)) AS integer) AS bigint)")
         };
-        let bucket = Side::BOTH.map(number);
-        let within = Side::BOTH.map(|side| spot.conditions(self.subject, side));
+        let bucket = Rc::new(Side::BOTH.map(number));
+        let within = Rc::new(Side::BOTH.map(|side| spot.conditions(self.subject, side)));
         let parts = buckets(self.subject, self.both, &bucket, &within, true)?;
         let part = |differing: super::buckets::Differing| Spot {
-            within: within.clone(),
-            bucket: bucket.clone(),
+            window: spot.window,
+            group: spot.group.clone(),
+            within: Rc::clone(&within),
+            bucket: Rc::clone(&bucket),
             // Within one group there is one bucket a cell.
             cells: vec![differing.place.cell],
             bounds: None,
             rows: differing.rows,
             depth: spot.depth + 1,
-            ..spot.clone()
         };
         Ok(parts.differing().into_iter().map(part).collect())
     }
 
     /// Reads the rows of both sides, and says how they differ.
     fn read_rows(&mut self, spot: &Spot) -> Result<Difference, Unread> {
-        let question = |side: Side| self.subject.row_digests(side, &spot.conditions(self.subject, side));
-        let (mut source, mut target) = (Vec::new(), Vec::new());
+        // The keys come with them: to look for a few of them afterwards takes as long as all of this again. Where a row has
+        // no other name than all of it, what is alike would come too.
+        let keys = self.subject.keyed && self.told.keys.len() < self.depth.keys;
+        let question =
+            |side: Side| self.subject.row_digests(side, &spot.conditions(self.subject, side), keys);
+        let (mut source, mut target) = Side::BOTH.map(Read::of).into();
         self.both.ask(
             Side::BOTH.map(question),
             "read digests of rows",
-            [&mut |row| source.push(row_of(row)), &mut |row| target.push(row_of(row))],
+            [&mut |row| source.take(row), &mut |row| target.take(row)],
         )?;
-        let mut by_key = ByKey::new();
-        for (side, rows) in [(Side::Source, source), (Side::Target, target)] {
-            for row in rows {
-                let (key, digest, null, rows) = row.ok_or_else(|| {
-                    Unread::new(side, "it answered with what is no digest of a row", "report it as a bug")
-                })?;
-                if null {
-                    self.told.null_keys += rows;
-                }
-                let of_key = by_key.entry(key).or_default();
-                let of_side = match side {
-                    Side::Source => &mut of_key.source,
-                    Side::Target => &mut of_key.target,
-                };
-                *of_side.entry(digest).or_default() += rows;
+        for read in [&source, &target] {
+            if read.wrong {
+                let error = "it answered with what is no digest of a row";
+                return Err(Unread::new(read.side, error, "report it as a bug"));
+            }
+            self.told.null_keys += read.nulls;
+        }
+        let mut rows = std::mem::take(&mut source.rows);
+        rows.append(&mut target.rows);
+        rows.sort_unstable_by_key(|one| (one.key, one.digest));
+        let mut differing: Vec<(u128, Difference)> = Vec::new();
+        for of_key in rows.chunk_by(|one, other| one.key == other.key) {
+            let on = |side: Side| of_key.iter().map(|one| one.rows[side as usize]).sum::<u64>();
+            self.told.shared_keys += u64::from(on(Side::Source) > 1 || on(Side::Target) > 1);
+            let difference = difference(of_key, self.subject.keyed);
+            if !difference.is_none() {
+                differing.push((of_key[0].key, difference));
             }
         }
-        let shares = |rows: &HashMap<u64, u64>| u64::from(rows.values().sum::<u64>() > 1);
-        self.told.shared_keys +=
-            by_key.values().map(|rows| shares(&rows.source).max(shares(&rows.target))).sum::<u64>();
-        let mut differing: Vec<(u128, Difference)> = by_key
-            .into_iter()
-            .map(|(key, rows)| (key, rows.difference(self.subject.keyed)))
-            .filter(|(_, difference)| !difference.is_none())
-            .collect();
-        differing.sort_unstable_by_key(|(key, _)| *key);
         let mut sum = Difference::NONE;
         differing.iter().for_each(|(_, difference)| sum.add(*difference));
         let wanted = self.depth.keys.saturating_sub(self.told.keys.len());
         for some in differing[..wanted.min(differing.len())].chunks(KEYS) {
-            self.tell(spot, some)?;
+            let known = |(key, _): &(u128, _)| source.keys.contains_key(key) || target.keys.contains_key(key);
+            if keys && !self.depth.values && some.iter().all(known) {
+                let of = |read: &Read| -> Values {
+                    let found = some.iter().filter_map(|(key, _)| Some((*key, fields(read.keys.get(key)?))));
+                    found.collect()
+                };
+                self.note(spot, some, [&of(&source), &of(&target)], false);
+            } else {
+                self.tell(spot, some)?;
+            }
         }
         Ok(sum)
     }
@@ -208,11 +234,11 @@ impl<'a, 'b> Refine<'a, 'b> {
         let values = self.depth.values && self.subject.keyed;
         let question =
             |side: Side| self.subject.rows_of(side, &spot.conditions(self.subject, side), &keys, values);
-        let (mut source, mut target): (HashMap<String, Vec<Option<String>>>, HashMap<String, _>) =
-            Default::default();
-        let take = |rows: &mut HashMap<String, Vec<Option<String>>>, row: &str| {
+        let (mut source, mut target) = (Values::new(), Values::new());
+        let take = |rows: &mut Values, row: &str| {
             let mut fields = fields(row).into_iter();
-            if let Some(Some(key)) = fields.next() {
+            let key = fields.next().flatten().and_then(|key| u128::from_str_radix(&key, 16).ok());
+            if let Some(key) = key {
                 rows.entry(key).or_insert_with(|| fields.collect());
             }
         };
@@ -221,8 +247,20 @@ impl<'a, 'b> Refine<'a, 'b> {
             "read keys",
             [&mut |row| take(&mut source, row), &mut |row| take(&mut target, row)],
         )?;
+        self.note(spot, differing, [&source, &target], values);
+        Ok(())
+    }
+
+    /// Writes down which keys differ: their columns, and with `values` all others behind them.
+    fn note(
+        &mut self,
+        spot: &Spot,
+        differing: &[(u128, Difference)],
+        [source, target]: [&Values; 2],
+        values: bool,
+    ) {
         let width = self.subject.key.len();
-        for ((_, difference), key) in differing.iter().zip(&keys) {
+        for (key, difference) in differing {
             let (one, other) = (source.get(key), target.get(key));
             let Some(row) = one.or(other) else { continue };
             let key = row.iter().take(width).cloned().collect::<Vec<_>>();
@@ -247,7 +285,6 @@ impl<'a, 'b> Refine<'a, 'b> {
                 }
             }
         }
-        Ok(())
     }
 
     fn changed(
@@ -265,18 +302,18 @@ impl<'a, 'b> Refine<'a, 'b> {
     }
 }
 
-impl Rows {
-    fn difference(&self, keyed: bool) -> Difference {
-        let left = |own: &HashMap<u64, u64>, other: &HashMap<u64, u64>| {
-            own.iter()
-                .map(|(digest, rows)| rows.saturating_sub(other.get(digest).copied().unwrap_or(0)))
-                .sum::<u64>()
-        };
-        let (missing, extra) = (left(&self.source, &self.target), left(&self.target, &self.source));
-        // Without a key, two rows that differ are two rows.
-        let changed = if keyed { missing.min(extra) } else { 0 };
-        Difference { missing: missing - changed, extra: extra - changed, changed, exact: true }
+/// How the rows of one key differ, in the order of their digests.
+fn difference(of_key: &[Alike], keyed: bool) -> Difference {
+    let (mut missing, mut extra) = (0, 0);
+    for alike in of_key.chunk_by(|one, other| one.digest == other.digest) {
+        let on = |side: usize| alike.iter().map(|one| one.rows[side]).sum::<u64>();
+        let (source, target) = (on(0), on(1));
+        missing += source.saturating_sub(target);
+        extra += target.saturating_sub(source);
     }
+    // Without a key, two rows that differ are two rows.
+    let changed = if keyed { missing.min(extra) } else { 0 };
+    Difference { missing: missing - changed, extra: extra - changed, changed, exact: true }
 }
 
 /// What the numbers of rows alone say.
@@ -290,15 +327,35 @@ fn at_least(rows: [u64; 2]) -> Difference {
     }
 }
 
-/// md5 of the key, digest, whether the key holds NULL, how many rows.
-fn row_of(row: &str) -> Option<(u128, u64, bool, u64)> {
-    let mut fields = row.split('\t');
-    Some((
-        u128::from_str_radix(fields.next()?, 16).ok()?,
-        fields.next()?.parse().ok()?,
-        fields.next()? == "1",
-        fields.next()?.parse().ok()?,
-    ))
+impl Read {
+    fn of(side: Side) -> Self {
+        Self { side, rows: Vec::new(), nulls: 0, keys: HashMap::new(), bytes: 0, wrong: false }
+    }
+
+    /// md5 of the key, digest, whether the key holds NULL, how many rows, and perhaps the key.
+    fn take(&mut self, row: &str) {
+        let mut parts = row.splitn(5, '\t');
+        let read = (|| {
+            let key = u128::from_str_radix(parts.next()?, 16).ok()?;
+            let digest = parts.next()?.parse().ok()?;
+            let null = parts.next()? == "1";
+            Some((key, digest, null, parts.next()?.parse::<u64>().ok()?))
+        })();
+        let Some((key, digest, null, number)) = read else {
+            self.wrong = true;
+            return;
+        };
+        let mut rows = [0, 0];
+        rows[self.side as usize] = number;
+        self.rows.push(Alike { key, digest, rows });
+        self.nulls += if null { number } else { 0 };
+        if let Some(columns) = parts.next()
+            && self.bytes < KEY_BYTES
+        {
+            self.bytes += columns.len();
+            self.keys.entry(key).or_insert_with(|| columns.into());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -307,18 +364,20 @@ mod tests {
 
     #[test]
     fn rows_of_one_key_are_a_multiset() {
-        let rows = |source: &[(u64, u64)], target: &[(u64, u64)]| Rows {
-            source: source.iter().copied().collect(),
-            target: target.iter().copied().collect(),
-        };
-        let seen = |rows: Rows, keyed| {
-            let difference = rows.difference(keyed);
+        let seen = |source: &[(u64, u64)], target: &[(u64, u64)], keyed| {
+            let of = |side: &[(u64, u64)], rows: fn(u64) -> [u64; 2]| -> Vec<Alike> {
+                side.iter().map(|&(digest, number)| Alike { key: 1, digest, rows: rows(number) }).collect()
+            };
+            let mut rows = of(source, |rows| [rows, 0]);
+            rows.extend(of(target, |rows| [0, rows]));
+            rows.sort_unstable_by_key(|one| one.digest);
+            let difference = difference(&rows, keyed);
             (difference.missing, difference.extra, difference.changed)
         };
-        assert_eq!(seen(rows(&[(7, 2)], &[(7, 2)]), true), (0, 0, 0));
-        assert_eq!(seen(rows(&[(7, 3)], &[(7, 1)]), true), (2, 0, 0));
-        assert_eq!(seen(rows(&[(7, 1), (8, 1)], &[(7, 1), (9, 1)]), true), (0, 0, 1));
-        assert_eq!(seen(rows(&[(8, 1)], &[(9, 1)]), false), (1, 1, 0));
-        assert_eq!(seen(rows(&[(8, 1)], &[(9, 2)]), true), (0, 1, 1));
+        assert_eq!(seen(&[(7, 2)], &[(7, 2)], true), (0, 0, 0));
+        assert_eq!(seen(&[(7, 3)], &[(7, 1)], true), (2, 0, 0));
+        assert_eq!(seen(&[(7, 1), (8, 1)], &[(7, 1), (9, 1)], true), (0, 0, 1));
+        assert_eq!(seen(&[(8, 1)], &[(9, 1)], false), (1, 1, 0));
+        assert_eq!(seen(&[(8, 1)], &[(9, 2)], true), (0, 1, 1));
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Subject<'a> {
     pub(super) skipped: Vec<Skipped>,
     /// The window column as numbers; `None` where the windows are all or nothing.
     pub(super) axis: Option<(Axis, Axis)>,
+    /// What keeps the planner of each side from guessing the number of buckets.
+    fences: [&'static str; 2],
 }
 
 impl<'a> Subject<'a> {
@@ -103,8 +105,9 @@ impl<'a> Subject<'a> {
             }
         };
         let (keyed, row) = (key.is_some(), Row::new(columns, known.sides));
+        let fences = [known.sides.source.fence(), known.sides.target.fence()];
         let key = key.unwrap_or_else(|| row.columns.clone());
-        Ok(Self { compared, source, target, zone, row, key, keyed, group, skipped, axis })
+        Ok(Self { compared, source, target, zone, row, key, keyed, group, skipped, axis, fences })
     }
 
     /// Does the inventory tell differences by a column?
@@ -196,24 +199,22 @@ impl<'a> Subject<'a> {
 
     /// Asks for rows by buckets: how many, and with `digest` the sum of their digests.
     pub(super) fn by_bucket(&self, side: Side, bucket: &str, conditions: &[String], digest: bool) -> String {
-        let table = self.table(side);
-        let filter = filter(conditions);
-        if !digest {
-            return format!("SELECT {bucket}, count(*) FROM {table}{filter} GROUP BY 1");
-        }
-        let value = self.row.digest(side.digest());
-        match &self.group {
-            None => format!(
-                "SELECT b, count(*), sum(d) FROM (SELECT {bucket} AS b, {value} AS d FROM {table}{filter}) r GROUP BY b"
-            ),
-            Some(group) => {
-                let text = side.text(group);
-                format!(
-                    "SELECT b, count(*), sum(d), g, md5(g) FROM (SELECT {bucket} AS b, {text} AS g, {value} AS d \
-                     FROM {table}{filter}) r GROUP BY b, g"
-                )
+        let (mut inner, mut outer, mut by) = (format!("{bucket} AS b"), String::from("b, count(*)"), "b");
+        if digest {
+            inner.push_str(&format!(", {} AS d", self.row.digest(side.digest())));
+            outer.push_str(", sum(d)");
+            if let Some(group) = &self.group {
+                inner.push_str(&format!(", {} AS g", side.text(group)));
+                outer.push_str(", g, md5(g)");
+                by = "b, g";
             }
         }
+        format!(
+            "SELECT {outer} FROM (SELECT {inner} FROM {}{}{}) r GROUP BY {by}",
+            self.table(side),
+            filter(conditions),
+            self.fences[side as usize]
+        )
     }
 
     /// Asks for a bucket, the number of rows, and the sum of their digests.
@@ -235,14 +236,20 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Asks for the md5 of each row's key, its digest, whether its key holds NULL, and how many rows are alike in that.
-    pub(super) fn row_digests(&self, side: Side, conditions: &[String]) -> String {
+    /// Asks for the md5 of each row's key, its digest, whether its key holds NULL, how many rows are alike in that, and
+    /// with `keys` the key's columns.
+    pub(super) fn row_digests(&self, side: Side, conditions: &[String], keys: bool) -> String {
         let nulls: Vec<String> =
             self.key.iter().map(|column| format!("{} IS NULL", sql::ident(&column.name))).collect();
         let nulls = if self.keyed { nulls.join(" OR ") } else { "false".into() };
+        let (mut columns, mut names) = (String::new(), String::new());
+        for (n, column) in self.key.iter().enumerate().filter(|_| keys) {
+            columns.push_str(&format!(", {} AS c{n}", side.text(column)));
+            names.push_str(&format!(", c{n}"));
+        }
         format!(
-            "SELECT k, d, n, count(*) FROM (SELECT {} AS k, {} AS d, CASE WHEN {nulls} THEN 1 ELSE 0 END AS n \
-             FROM {}{}) r GROUP BY k, d, n",
+            "SELECT k, d, n, count(*){names} FROM (SELECT {} AS k, {} AS d, CASE WHEN {nulls} THEN 1 ELSE 0 END AS n{columns} \
+             FROM {}{}) r GROUP BY k, d, n{names}",
             self.key_hash(side),
             self.row.digest(side.digest()),
             self.table(side),
@@ -254,7 +261,7 @@ impl<'a> Subject<'a> {
     pub(super) fn rows_of(&self, side: Side, conditions: &[String], keys: &[String], values: bool) -> String {
         let columns =
             if values { self.key.iter().chain(&self.row.columns) } else { self.key.iter().chain(&[]) };
-        let texts: Vec<&str> = columns.map(|column| side.text(column)).collect();
+        let texts: Vec<String> = columns.map(|column| side.text(column)).collect();
         let hash = self.key_hash(side);
         let wanted: Vec<String> = keys.iter().map(|key| sql::literal(key)).collect();
         let mut conditions = conditions.to_vec();
@@ -278,10 +285,10 @@ impl Side {
         }
     }
 
-    fn text(self, column: &Column) -> &str {
+    fn text(self, column: &Column) -> String {
         match self {
-            Side::Source => &column.source,
-            Side::Target => &column.target,
+            Side::Source => column.source.text(),
+            Side::Target => column.target.text(),
         }
     }
 }

@@ -154,3 +154,18 @@ fn a_unit_on_its_way_is_neither_mended_nor_failed_anew() {
     case.gpferry(&["run"]).expect(0);
     assert_eq!(phases(&lines(&case)), ["raised failed", "over failed"]);
 }
+
+#[test]
+fn a_lateness_that_nobody_can_judge_is_named() {
+    let mut case = Case::new("alarm_ids");
+    case.both("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)");
+    case.inventory(&[
+        "{ table: public.t, window: { column: id, type: id, step: 10 }, late_after: 1h }",
+        "{ table: public.u, window: { column: id, type: id, step: 10 } }",
+    ]);
+    case.gpferry(&["run"]).expect(0);
+    let check = case.gpferry(&["alarm", "check"]).expect(0).says("NORMAL");
+    check.says("`late_after` says nothing of public.t (j): windows of ids");
+    let json = case.gpferry(&["alarm", "check", "--format", "json"]).expect(0).json();
+    assert_eq!(json["never_late"], serde_json::json!(["public.t (j)"]));
+}
