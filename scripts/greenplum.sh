@@ -27,7 +27,6 @@ readonly CHUNK=128             # small units per transaction-free round of psql,
 
 # File descriptors:  3 quiet pipe to sleep on   4 requests   5 lock of stdout   6 word to the undertaker
 #                    7 to psql   8 from psql   9 keeps the data pipe open until psql is done with it
-#                    6 (of the job) to the packer of small units   10 from it
 
 nonce=- tmp='' supervisor=$$
 
@@ -221,7 +220,7 @@ job() {
     psql_pid='' psql_code='' refusal='' refusal_state=- refusal_code=2 tagged='' compressor_pid='' publisher=''
     mark=m$RANDOM$RANDOM$RANDOM line=''
     c_no=() c_path=() c_sql=() c_seq=() d_no=() d_path=() d_rows=() d_slot=() seq=0 set=a
-    stage='' stage_parent='' stage_why='' looked_at='' packer='' packs='' heard=''
+    stage='' stage_parent='' stage_why='' looked_at='' packs=yes
     new_dirs=()
 
     local verb
@@ -326,7 +325,7 @@ accept_export() {
     if [[ -n $small ]] && ! hash gzip 2>/dev/null; then
         reply_error "$no" 127 - 'gzip: command not found on this host'
     elif [[ -n $small ]]; then
-        small_add "$no" "$path" "$sql"
+        pack "$no" "$path" || small_add "$no" "$path" "$sql"
     else
         export_one "$no" "$path" "$compressor" "$sql"
     fi
@@ -454,7 +453,7 @@ session_open() {
 }
 
 session_start() {   # [-w]
-    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- 6>&- 10<&- &
+    "$psql" -X -A -t ${1+"$1"} <"$tmp/in" >"$tmp/out" 2>&1 3>&- 4<&- 5>&- &
     psql_pid=$!
     exec 7>"$tmp/in" 8<"$tmp/out"
     session_pin
@@ -530,12 +529,17 @@ await() {
             *) troubled=yes; note_trouble ;;
         esac
     done
+    session_lost
+    return 1
+}
+
+# Sets code and why, from what psql said last and how it ended.
+session_lost() {
     session_close
     code=2
     if ((psql_code == 126 || psql_code == 127)); then code=$psql_code; fi
     if ((psql_code > 128)); then said+="${said:+ }psql was killed by signal $((psql_code - 128))"; fi
     why=${said:-psql ended with exit code $psql_code}
-    return 1
 }
 
 # One line of psql in $text, or, rarely, two: bash on a busy host may read the end of a line and say in the same
@@ -552,7 +556,6 @@ psql_line() {
         ((status > 128)) || return 1
         [[ $text != *"$mark "*. ]] || return 0
         kill -0 "$supervisor" 2>/dev/null || orphaned
-        [[ -z $packer ]] || kill -0 "$packer" 2>/dev/null || pack_lost
         if [[ -n $compressor_pid ]] && ! kill -0 "$compressor_pid" 2>/dev/null; then
             : <"$tmp/data"                       # lets a psql that still waits for a reader go on, into EPIPE
             case $waited in
@@ -605,7 +608,7 @@ export_one() {   # no path compressor sql
         return
     fi
     printf '%s\n' "$part" >"$tmp/part"
-    compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 6>&- 7>&- 8<&- 10<&- &
+    compress "$tool" "$part" <"$tmp/data" 3>&- 4<&- 5>&- 7>&- 8<&- &
     compressor_pid=$!
     exec 9>"$tmp/data"
     # in a transaction, what fails is to fail alone; only now, since a savepoint keeps a snapshot from being exported
@@ -814,39 +817,16 @@ query_one() {   # no sql
 
 # ── job: small units, many at a time ────────────────────────────────────────────────────────────────────────
 
-# A process per file would cost more than the file. So psql writes a chunk of CSV files into pipes, one perl beside
-# it compresses what comes out of them into a staging directory on the mount, and a child of that flushes and
-# renames the chunk and tells of it, while psql is busy with the next one.
-#
-# Where that perl has no zlib, psql writes plain files to the staging directory, one gzip compresses them all and
-# one perl, or mv, renames them. The plain files are two sets of slots that take turns and are written over, and
-# gzip is given links to them: ext4 looks long for a free inode where thousands were freed within seconds
-# (`recently_deleted`).
-
-small_add() {   # no path sql
-    local parent=$mount dir=${2%/*}
-    # What lies above was looked at for the unit before
-    if [[ ${dir%/*} != "$looked_at" || -L $dir ]]; then
-        no_link "$dir" || { reply_error "$1" 1 - "$why"; return; }
-        looked_at=${dir%/*}
-        parent=${2:${#mount}+1}
-        if [[ $parent == */* ]]; then parent=$mount/${parent%%/*}; else parent=$mount; fi
-        if [[ $parent != "$stage_parent" ]]; then
-            small_drain
-            stage_make "$parent"
-        fi
+# The staging directory of what stands below the same first directory of the mount as this file.
+stage_for() {   # path
+    local parent=${1:${#mount}+1}
+    if [[ $parent == */* ]]; then parent=$mount/${parent%%/*}; else parent=$mount; fi
+    if [[ $parent != "$stage_parent" ]]; then
+        small_drain
+        stage_make "$parent"
     fi
-    [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
-    c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
-    [[ -d $dir ]] || new_dirs+=("$dir")
-    ((${#c_no[@]} < CHUNK)) || small_run
-}
-
-small_drain() {
-    small_run
-    [[ -z $packer ]] || pack_sync drain
-    [[ -z $publisher ]] || wait "$publisher"
-    publisher=''
+    why=$stage_why
+    [[ -n $stage ]]
 }
 
 stage_make() {   # parent
@@ -857,118 +837,70 @@ stage_make() {   # parent
     ensure_dir "$1" || { stage_why=$why; return; }
     printf '%s\n' "$dir" >>"$tmp/stages"
     # psql knows it by a name without anybody's words in it
-    [[ -n $packs ]] || pack_start
     why=$(mkdir -- "$dir" 2>&1 && mkdir -- "$dir/plain" "$dir/gz" 2>&1 && ln -sfn -- "$dir" "$tmp/stage" 2>&1) && { stage=$dir; return; }
     with_numbers "${why#mkdir: }" "$1"
     stage_why=$why
 }
 
-small_run() {
-    local i next=0 total=${#c_no[@]} began script told at
-    looked_at=''
-    ((total > 0)) || return 0
-    now
-    began=$NOW
-    if [[ $set == a ]]; then set=b; else set=a; fi
-    at=$tmp/stage/plain/$set
-    [[ -z $packer ]] || at=$tmp/pipes/
-    if ((${#new_dirs[@]} > 0)) && ! mkdir -p -- "${new_dirs[@]}" 2>/dev/null; then
-        small_without_dir
-        total=${#c_no[@]}
+# ── job: small units, by perl ───────────────────────────────────────────────────────────────────────────────
+
+# A process per file would cost more than the file, and so would bash per line. So this request and those that follow
+# it go to a perl, as long as they are plain small exports: it reads them, lets psql write a chunk of CSV files into
+# pipes, and compresses what comes out of them into a staging directory on the mount. A child of it flushes and
+# renames the chunk and tells of it, while psql is busy with the next one. What psql said of units that failed, and
+# whatever is not plain, is for us.
+pack() {   # no path
+    local status
+    [[ $packs == yes ]] || return 1
+    small_drain
+    if ! ensure_dir "${2%/*}" || ! stage_for "$2"; then
+        reply_error "$1" 1 - "$why"
+        return
     fi
-    new_dirs=()
-    while ((next < total)) && ! stopping; do
-        if ! session_open; then
-            for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
-            break
-        fi
-        script='' told=''
-        for ((i = next; i < total; i++)); do
-            script+="\\copy (${c_sql[i]}) to '$at$i.csv' csv"$'\n'"\\echo $mark ${c_seq[i]}."$'\n'
-            told+="file$TAB$i$TAB${c_no[i]}$TAB$stage/gz/${c_seq[i]}.csv.gz$TAB${c_path[i]}"$'\n'
-        done
-        [[ -z $packer ]] || pack_tell "$told"
-        told=''
-        # from a file: a long script and long answers in two pipes could block each other
-        printf '%s' "$script" >"$tmp/chunk.sql"
-        printf '\\i %s/chunk.sql\n' "$tmp" >&7 2>/dev/null
-        for ((; next < total; next++)); do
-            if ! await "${c_seq[next]}"; then
+    session_open || { reply_error "$1" "$code" "$state" "$why"; return; }
+    printf '%s\n' "$line" >"$tmp/first"
+    [[ ! -e $tmp/odd ]] || : >"$tmp/odd"
+    perl -e "$PACK" "$nonce" "$tmp" "$mount" "$stage" "$mark" "$supervisor" "$HOSTTYPE" "${tagged:+yes}" $CHUNK \
+        <"$tmp/first" 2>"$tmp/pack.err" 3>&- 5>&-
+    status=$?
+    ! stopping || exit 130
+    if [[ ! -e $tmp/odd ]]; then
+        # No perl, or no zlib: there is another way
+        packs=no
+        return 1
+    fi
+    case $status in
+        0) pack_odd ;;
+        "$ALONE") orphaned ;;
+        *) pack_lost ;;
+    esac
+}
+
+# Answers units of which psql said something else than a number of rows.
+pack_odd() {
+    local text no='' skipping=''
+    troubled='' state=- said=''
+    while IFS= read -r text; do
+        case $text in
+            "unit$TAB"*)
+                no=${text#*"$TAB"}
+                skipping='' state=- said=''
+                ;;
+            "said$TAB"*)
+                text=${text#*"$TAB"}
+                note_trouble
+                ;;
+            failed)
+                with_numbers "${said:-psql reported neither an error nor a number of rows}" "$stage"
+                reply_error "$no" 1 "$state" "$why"
+                ;;
+            lost)
+                session_lost
                 [[ $state != - ]] || state=08006
-                reply_error "${c_no[next]}" "$code" "$state" "$why"
-                # What came of the units after it comes again
-                for ((i = next; i < total; i++)); do told+="drop$TAB$i"$'\n'; done
-                [[ -z $packer ]] || pack_sync "${told}sync"
-                told=''
-                next=$((next + 1))
-                break
-            elif [[ -n $troubled ]]; then
-                with_numbers "$said" "$stage"
-                reply_error "${c_no[next]}" 1 "$state" "$why"
-                told+="drop$TAB$next"$'\n'
-                [[ -n $packer ]] || : 2>/dev/null >"$at$next.csv"    # it may have filled the disk
-            elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
-                reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
-                told+="drop$TAB$next"$'\n'
-            elif [[ -n $packer ]]; then
-                told+="done$TAB$next$TAB$copied"$'\n'
-            else
-                d_no+=("${c_no[next]}") d_path+=("${c_path[next]}") d_slot+=("$set$next") d_rows+=("$copied")
-            fi
-        done
-    done
-    c_no=() c_path=() c_sql=() c_seq=()
-    if [[ -n $packer ]]; then
-        ! stopping || exit 130
-        pack_sync "${told}publish"
-        return
-    fi
-    # One at a time: the chunk after this one uses the slots of the one before
-    [[ -z $publisher ]] || wait "$publisher"
-    small_publish "$began" 4<&- 5>&- 7>&- 8<&- &
-    publisher=$!
-    d_no=() d_path=() d_rows=() d_slot=()
-}
-
-# ── job: the packer of small units ──────────────────────────────────────────────────────────────────────────
-
-pack_start() {
-    packs=no heard=''
-    hash perl 2>/dev/null && mkdir -- "$tmp/pipes" && mkfifo -m 600 "$tmp/pack" "$tmp/packed" || return 0
-    # shellcheck disable=SC2046
-    mkfifo -m 600 $(seq -f "$tmp/pipes/%g.csv" 0 $((CHUNK - 1))) || return 0
-    exec 10<>"$tmp/packed"
-    perl -e "$PACK" "$nonce" "$tmp" "$HOSTTYPE" <"$tmp/pack" 2>"$tmp/pack.err" 3>&- 4<&- 5>&- 7>&- 8<&- 10<&- &
-    packer=$!
-    exec 6>"$tmp/pack"
-    until pack_said ready; do
-        kill -0 "$packer" 2>/dev/null && continue
-        # No zlib: there is another way
-        exec 6>&- 10<&-
-        packer=''
-        return
-    done
-    packs=yes
-}
-
-# Reads a word of it into $heard, for a while; as psql_line() does, it minds words and not ends of lines.
-pack_said() {   # word
-    local more=''
-    IFS= read -r -t 0.5 -u 10 more
-    heard+=$more
-    [[ $heard == *"$1." ]]
-}
-
-pack_tell() { printf '%s' "$1" >&6 2>/dev/null || pack_lost; }
-
-# Tells it something, and waits until it has done so.
-pack_sync() {
-    heard=''
-    pack_tell "$1"$'\n'
-    until pack_said "${1##*$'\n'}"; do
-        ! stopping || exit 130
-        kill -0 "$packer" 2>/dev/null || pack_lost
-    done
+                reply_error "$no" "$code" "$state" "$why"
+                ;;
+        esac
+    done <"$tmp/odd"
 }
 
 # Nobody knows what it has told of: the units without an answer are asked for again.
@@ -980,70 +912,174 @@ pack_lost() {
     exit 1
 }
 
-# Requests, one a line:  file <slot> <no> <part> <path>   done <slot> <rows>   drop <slot>   sync   publish   drain
-# The last three are answered by a line, when everything before has been seen to. A pipe without a writer looks the
-# same before the first writer and after the last one, but not to select().
+# How that perl ends where the supervisor is gone.
+readonly ALONE=6
+
+# It reads requests from where they stand (4), and leaves that place at the first one that is not for it.
 # shellcheck disable=SC2016
 readonly PACK='
     use strict;
     use Fcntl;
     use IO::Handle;
     use Time::HiRes qw(time);
+    $SIG{INT} = "IGNORE";    # meant for psql
+    my ($nonce, $tmp, $mount, $stage, $mark, $supervisor, $machine, $tagged, $chunk) = @ARGV;
     use Compress::Raw::Zlib;
-    my ($nonce, $tmp, $machine) = @ARGV;
     my ($z) = Compress::Raw::Zlib::Deflate->new(-Level => 1, -WindowBits => WANT_GZIP(), -AppendOutput => 1);
     $z or die "zlib cannot be used\n";
-    sysopen my $ack, "$tmp/packed", O_WRONLY or die "$tmp/packed: $!\n";
-    syswrite $ack, "ready.\n";
+    open my $requests, "<&=", 4 or die "requests: $!\n";
+    open my $to_psql, ">&=", 7 or die "psql: $!\n";
+    open my $from_psql, "<&=", 8 or die "psql: $!\n";
+    open my $odd, ">>", "$tmp/odd" or die "$tmp/odd: $!\n";    # that it is there says that we are able
+    $odd->autoflush(1);      # what a child inherits unwritten, it would write once more
+    my ($below) = $stage =~ m{\A(.*)/};    # what is elsewhere has a staging directory of its own
 
-    my (@units, @reading, @children, $at, $asked, $input, $began);
-    while (1) {
-        my ($ready, $want) = ("", "");
-        vec($want, 0, 1) = 1 unless $asked;
-        vec($want, fileno $_->{pipe}, 1) = 1 for @reading;
-        my $n = select $ready = $want, undef, undef, undef;
-        next if $n < 1;
-        for my $u (@reading) {
-            last unless $n;
-            vec($ready, fileno $u->{pipe}, 1) or next;
-            $n--;
-            # psql writes one after another, and there is one deflater: none begins before the last has ended
-            last if $at && $at != $u;
-            while (take($u)) {}
-            $at = $u->{pipe} && $u->{begun} ? $u : 0;
+    my ($input, $place, $number, $quiet) = ("", sysseek($requests, 0, 1) + 0, 0, 0);
+    my ($looked_at, $pipes, $over, $lost, @children) = ("", 0);
+    $pipes++ while -p "$tmp/$pipes.csv";
+    my @units = unit(<STDIN>);
+    until ($over) {
+        my $line = next_line();
+        if (defined $line && $line !~ /\A(?:beat|stop)\n/) {
+            my $u = plain($line) && unit($line);
+            if ($u) { push @units, $u; } else { $over = 1; $place -= length $line; }
+        } elsif (!defined $line) {
+            exit 130 if -e "$tmp/stop";
+            exit '$ALONE' unless ++$quiet % 50 || kill 0, $supervisor;
+            select undef, undef, undef, 0.02;
         }
-        @reading = grep { $_->{pipe} } @reading;
-        if (vec $ready, 0, 1) {
-            sysread STDIN, $input, 65536, length($input || "") or last;
-        }
-        while (!$asked && $input =~ s/\A([^\n]*)\n//) { request(split /\t/, $1); }
-        if ($asked && !@reading) {
-            publish() if $asked eq "publish";
-            if ($asked eq "drain") { waitpid $_, 0 for splice @children; }
-            syswrite $ack, "$asked.\n";
-            $asked = "";
-            while (!$asked && $input =~ s/\A([^\n]*)\n//) { request(split /\t/, $1); }
-        }
+        # They wait for company, but only while requests keep coming
+        run(splice @units) if @units && ($over || @units >= $chunk || !defined $line && $quiet > 1);
+        $over = 1 if $lost;
+    }
+    reap() while @children;
+    close $odd or die "$tmp/odd: $!\n";
+    sysseek $requests, $place, 0 or die "requests: $!\n";
+
+    # The next whole line; $place is where the one behind it begins.
+    sub next_line {
+        my $end;
+        while (($end = index $input, "\n") < 0) { sysread $requests, $input, 65536, length $input or return undef; }
+        $quiet = 0;
+        $place += $end + 1;
+        return substr $input, 0, $end + 1, "";
     }
 
-    sub request {
-        my ($verb, $slot, @rest) = @_;
-        if ($verb eq "file") {
-            my ($no, $part, $path) = @rest;
-            $began = time unless grep { $_ } @units;
-            sysopen my $pipe, "$tmp/pipes/$slot.csv", O_RDONLY | O_NONBLOCK or die "$tmp/pipes/$slot.csv: $!\n";
-            my $u = { no => $no, part => $part, path => $path, pipe => $pipe, size => 0, count => 0, quotes => 0 };
-            $units[$slot] = $u;
-            push @reading, $u;
-        } elsif ($verb eq "done") {
-            $units[$slot]{rows} = $rest[0];
-        } elsif ($verb eq "drop") {
-            my $u = delete $units[$slot] or return;
-            delete $u->{pipe};
-            $at = 0 if $at && $at == $u;
-            unlink $u->{part} if delete $u->{out};
-            @reading = grep { $_->{pipe} } @reading;
-        } else { $asked = $verb; }
+    # What somebody has to look at twice is not plain, and neither is what no directory can be made for.
+    sub plain {
+        my ($no, $path, $compressor, $sql) =
+            $_[0] =~ m{\Aexport\t([0-9]{1,18})\t(\Q$below\E/[^\t]*\.csv\.gz)\t(auto|igzip|pigz|gzip)\t([^\n]+)\n\z} or return 0;
+        # the mount itself may be in a hidden place
+        return 0 if substr($path, length $mount) =~ m{//|/\.} || $sql =~ /\001eof\z/;
+        if ($sql =~ /program|\$.*\$/i) {
+            (my $bare = $sql) =~ s/"[^"]*"|\x27[^\x27]*\x27/ /g;
+            return 0 if $bare =~ /\)\s*to\s+program/i || $bare =~ /\$(?:[A-Za-z_][A-Za-z_0-9]*)?\$/;
+        }
+        my ($dir) = $path =~ m{\A(.*)/};
+        my ($parent) = $dir =~ m{\A(.*)/};
+        return 0 if -l $dir;
+        if ($parent ne $looked_at) {
+            for (my $at = $parent; $at =~ m{\A\Q$mount\E/.*/}; $at =~ s{/[^/]*\z}{}) { return 0 if -l $at; }
+            $looked_at = $parent;
+        }
+        return make_dir($dir);
+    }
+
+    sub make_dir {
+        my ($dir) = @_;
+        return 1 if -d $dir;
+        my ($parent) = $dir =~ m{\A(\Q$mount\E/.*)/} or return 0;
+        # another session may have been quicker
+        return make_dir($parent) && (mkdir $dir or -d $dir);
+    }
+
+    sub unit {
+        my (undef, $no, $path, undef, $sql) = split /\t/, $_[0], 5;
+        chomp $sql;
+        $number++;
+        return { no => $no, path => $path, sql => $sql, mark => "$mark p$number.", part => "$stage/gz/$$.$number.csv.gz",
+            next => $place, size => 0, count => 0, quotes => 0, rows => "" };
+    }
+
+    # Has psql write these units into pipes, one after another, and packs what comes.
+    sub run {
+        my @all = @_;
+        my ($began, $at, $said, $script) = (time, 0, "", "");
+        make_pipes(scalar @all);
+        for my $n (0 .. $#all) {
+            my ($u, $name) = ($all[$n], "$tmp/$n.csv");
+            sysopen $u->{pipe}, $name, O_RDONLY | O_NONBLOCK or die "$name: $!\n";
+            $script .= "\\copy ($u->{sql}) to \x27$name\x27 csv\n\\echo $u->{mark}\n";
+        }
+        # from a file: a long script and long answers in two pipes could block each other
+        open my $file, ">", "$tmp/chunk.sql" or die "$tmp/chunk.sql: $!\n";
+        print $file $script and close $file or die "$tmp/chunk.sql: $!\n";
+        syswrite $to_psql, "\\i $tmp/chunk.sql\n";
+        for my $answered (0 .. $#all) {
+            my $u = $all[$answered];
+            my $end;
+            while (($end = index $said, "$u->{mark}\n") < 0) {
+                my $now = $at > $#all ? undef : $all[$at]{pipe};
+                my $ready = ready(0.5, $now, $from_psql);
+                $ready ne "" || kill 0, $supervisor or exit '$ALONE';
+                # A pipe without a writer looks the same before the first writer and after the last one, but not here
+                if ($now && vec $ready, fileno $now, 1) {
+                    while (take($all[$at])) {}
+                    $at++ unless $all[$at]{pipe};
+                }
+                if (vec $ready, fileno $from_psql, 1) {
+                    if (!sysread $from_psql, $said, 65536, length $said) {
+                        $lost = $u;
+                        note_odd($u, $said, "lost");
+                        $place = $u->{next};
+                        for my $one (@all[$answered .. $#all]) { unlink $one->{part} if $one->{out}; }
+                        publish($began, @all[0 .. $answered - 1]);
+                        return;
+                    }
+                }
+            }
+            answer($u, substr $said, 0, $end);
+            substr($said, 0, $end + 1 + length $u->{mark}) = "";
+            # Whatever it wrote is in its pipe by now; where psql did not get that far, nothing is
+            for (; $at <= $answered; $at++) {
+                my $one = $all[$at];
+                while ($one->{pipe} && vec ready(0, $one->{pipe}), fileno $one->{pipe}, 1) { while (take($one)) {} }
+                delete $one->{pipe};
+            }
+        }
+        publish($began, @all);
+    }
+
+    # Which of these can be read from.
+    sub ready {
+        my ($wait, @handles) = @_;
+        my $want = "";
+        vec($want, fileno $_, 1) = 1 for grep { $_ } @handles;
+        my $n = select my $ready = $want, undef, undef, $wait;
+        return $n > 0 ? $ready : "";
+    }
+
+    # What psql said of a unit: a number of rows, or what is wrong.
+    sub answer {
+        my ($u, $said) = @_;
+        my @lines = grep { !/\A(?:SET|BEGIN|)\z/ } split /\n/, $said;
+        ($u->{rows}) = $lines[0] =~ /\ACOPY ([0-9]+)\z/ if @lines;
+        my $fine = $tagged ? @lines == 1 && length $u->{rows} : !@lines || @lines == 1 && length $u->{rows};
+        return if $fine;
+        $u->{odd} = 1;
+        note_odd($u, $said, "failed");
+    }
+
+    sub note_odd {
+        my ($u, $said, $end) = @_;
+        print $odd "unit\t$u->{no}\n", (map { "said\t$_\n" } grep { length } split /\n/, $said), "$end\n";
+    }
+
+    sub make_pipes {
+        my ($many) = @_;
+        return if $many <= $pipes;
+        system("mkfifo", "-m", "600", map { "$tmp/$_.csv" } $pipes .. $many - 1) == 0 or die "mkfifo failed\n";
+        $pipes = $many;
     }
 
     # What psql has written by now; at the end of it the file is whole. Whether there may be more.
@@ -1057,7 +1093,7 @@ readonly PACK='
             sysopen $u->{out}, $u->{part}, O_WRONLY | O_CREAT | O_EXCL, 0666 or $u->{why} ||= "$u->{part}: $!";
         }
         if ($n) {
-            count($u, $data);
+            count($u, $data) unless $tagged;
             $z->deflate($data, $u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
         } else {
             $z->flush($u->{packed}) == Z_OK or $u->{why} ||= "zlib failed";
@@ -1086,9 +1122,12 @@ readonly PACK='
     }
 
     sub publish {
-        my @done = grep { $_ } splice @units;
+        my ($began, @done) = @_;
+        for my $u (grep { $_->{odd} } @done) { unlink $u->{part} if delete $u->{out}; }
+        @done = grep { !$_->{odd} } @done;
+        $looked_at = "";
         my $took = @done ? (time - $began) / @done : 0;
-        if (@children > 1) { waitpid shift @children, 0; }
+        reap() if @children > 1;
         my $child = fork;
         if (!$child) {
             finish($took, @done);
@@ -1096,12 +1135,17 @@ readonly PACK='
         } else { push @children, $child; }
     }
 
+    sub reap {
+        waitpid shift @children, 0;
+        die "a child of it ended with $?\n" if $?;
+    }
+
     # Sees to it that files survive a power cut, under their final names; and tells of them.
     sub finish {
         my ($took, @done) = @_;
         my (%dirs, $said);
         for my $u (@done) {
-            if (!$u->{why}) {
+            if (!$u->{why} && $u->{out}) {
                 $u->{out}->sync or $u->{why} = "$u->{part}: $!";
                 close $u->{out} or $u->{why} ||= "$u->{part}: $!";
             }
@@ -1143,6 +1187,81 @@ readonly PACK='
 '
 
 # ── job: small units, by plain files ────────────────────────────────────────────────────────────────────────
+
+# Where there is no perl with zlib: psql writes plain files to the staging directory, one gzip compresses them all and
+# one perl, or mv, renames them. The plain files are two sets of slots that take turns and are written over, and
+# gzip is given links to them: ext4 looks long for a free inode where thousands were freed within seconds
+# (`recently_deleted`).
+
+small_add() {   # no path sql
+    local dir=${2%/*}
+    # What lies above was looked at for the unit before
+    if [[ ${dir%/*} != "$looked_at" || -L $dir ]]; then
+        no_link "$dir" || { reply_error "$1" 1 - "$why"; return; }
+        looked_at=${dir%/*}
+        stage_for "$2" || :
+    fi
+    [[ -n $stage ]] || { reply_error "$1" 1 - "$stage_why"; return; }
+    c_no+=("$1") c_path+=("$2") c_sql+=("$3") c_seq+=($((++seq)))
+    [[ -d $dir ]] || new_dirs+=("$dir")
+    ((${#c_no[@]} < CHUNK)) || small_run
+}
+
+small_drain() {
+    small_run
+    [[ -z $publisher ]] || wait "$publisher"
+    publisher=''
+}
+
+small_run() {
+    local i next=0 total=${#c_no[@]} began script at
+    looked_at=''
+    ((total > 0)) || return 0
+    now
+    began=$NOW
+    if [[ $set == a ]]; then set=b; else set=a; fi
+    at=$tmp/stage/plain/$set
+    if ((${#new_dirs[@]} > 0)) && ! mkdir -p -- "${new_dirs[@]}" 2>/dev/null; then
+        small_without_dir
+        total=${#c_no[@]}
+    fi
+    new_dirs=()
+    while ((next < total)) && ! stopping; do
+        if ! session_open; then
+            for ((; next < total; next++)); do reply_error "${c_no[next]}" "$code" "$state" "$why"; done
+            break
+        fi
+        script=''
+        for ((i = next; i < total; i++)); do
+            script+="\\copy (${c_sql[i]}) to '$at$i.csv' csv"$'\n'"\\echo $mark ${c_seq[i]}."$'\n'
+        done
+        # from a file: a long script and long answers in two pipes could block each other
+        printf '%s' "$script" >"$tmp/chunk.sql"
+        printf '\\i %s/chunk.sql\n' "$tmp" >&7 2>/dev/null
+        for ((; next < total; next++)); do
+            if ! await "${c_seq[next]}"; then
+                [[ $state != - ]] || state=08006
+                reply_error "${c_no[next]}" "$code" "$state" "$why"
+                next=$((next + 1))
+                break
+            elif [[ -n $troubled ]]; then
+                with_numbers "$said" "$stage"
+                reply_error "${c_no[next]}" 1 "$state" "$why"
+                : 2>/dev/null >"$at$next.csv"    # it may have filled the disk
+            elif [[ -n $tagged && ! $copied =~ ^[0-9]+$ ]]; then
+                reply_error "${c_no[next]}" 1 - 'psql reported neither an error nor a number of rows'
+            else
+                d_no+=("${c_no[next]}") d_path+=("${c_path[next]}") d_slot+=("$set$next") d_rows+=("$copied")
+            fi
+        done
+    done
+    c_no=() c_path=() c_sql=() c_seq=()
+    # One at a time: the chunk after this one uses the slots of the one before
+    [[ -z $publisher ]] || wait "$publisher"
+    small_publish "$began" 4<&- 5>&- 7>&- 8<&- &
+    publisher=$!
+    d_no=() d_path=() d_rows=() d_slot=()
+}
 
 # Some directory could not be made: tell the units that need it, and go on with the others.
 small_without_dir() {
@@ -1210,6 +1329,7 @@ count_each() {
         { if (NF) q += NF - 1; if (q % 2 == 0) n[file]++ }
         END { for (i = 1; i < ARGC; i++) printf "%d\n", n[ARGV[i]] }' "$@"
 }
+
 
 case ${1:-} in
     export | query) supervise ;;

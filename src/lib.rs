@@ -11,6 +11,7 @@
 //! only floors below its own; `tests/cli/floors.rs` reads the `use` lines and fails on an upward one.
 
 pub mod alarm;
+pub mod alike;
 pub mod canon;
 pub mod catalog;
 pub mod cli;

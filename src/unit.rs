@@ -28,7 +28,7 @@ const LONGEST_SERIES: usize = 148;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnitKey {
     /// The source's name.
-    pub source: String,
+    pub source: Arc<str>,
     /// `<database>^<schema>^<table>^<start>^<end>[^<slice>]`, or `…^all`.
     pub id: String,
 }
@@ -168,7 +168,7 @@ pub struct Unit {
     /// What identifies it.
     pub key: UnitKey,
     /// The job it belongs to.
-    pub job: String,
+    pub job: Arc<str>,
     /// The table in the source.
     pub table: TableName,
     /// The table in the target.

@@ -282,7 +282,7 @@ fn failing(ledger: &mut Ledger, inventory: &Inventory, count: usize) {
         rows_rejected: None,
         export_seconds: None,
         load_seconds: None,
-        failure: Some(failure),
+        failure: Some(failure.into()),
     };
     assert!(units.len() >= count, "{}", units.len());
     ledger.record(&run, at(0), units.iter().take(count).map(|unit| (unit, &record))).unwrap();

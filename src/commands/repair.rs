@@ -330,7 +330,7 @@ fn again_compared(
             Some(fate) => {
                 let failure = fate.failure.clone();
                 let left = || Fate::Left("it was begun, and stopped".into());
-                fates.insert(*place, failure.map_or_else(left, |failure| Fate::Failed(Box::new(failure))));
+                fates.insert(*place, failure.map_or_else(left, Fate::Failed));
             }
             None => {
                 let why = "it was not begun: a stop was asked for, or the job's `hours` are over";

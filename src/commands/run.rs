@@ -68,7 +68,7 @@ pub(super) fn run(
     let unlisted = looked.unlisted;
     let mut plan = plan(&inventory, &wanted, &looked.catalog, &facts, started_at);
     check_tables(&inventory, &wanted, &looked.catalog)?;
-    drop(facts);
+    drop((facts, looked.catalog));
     if halves == Halves::Load {
         plan.units.retain(|unit| unit.waits);
         plan.units.truncate(moves.select.max_units.unwrap_or(usize::MAX));

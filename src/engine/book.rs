@@ -1,6 +1,7 @@
 //! Where every unit stands: what the workers tell becomes the ledger's rows and the run's outcome.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -10,6 +11,7 @@ use super::keys::{self, KeyEnd, Keys, Work};
 use super::{Event, Ground, Halves, Outcome, Shipment, What, session, tables};
 use crate::failure::Failure;
 use crate::ledger::{Ledger, Record, RecordedFailure, State};
+use crate::mount::{Columns, Exported};
 use crate::names::TableName;
 use crate::owed::OwedKey;
 use crate::plan::{Needed, Plan, key_can_wait};
@@ -20,6 +22,9 @@ use crate::unit::{Rows, Unit, read_id};
 
 /// How long a unit's progress may wait for the ledger, to be written together with others'.
 const LEDGER_PAUSE: Duration = Duration::from_millis(100);
+/// And how many times as long as the last writing took: where thousands of units are under way, each is written a
+/// few times, not at every step.
+const LEDGER_SHARE: u32 = 15;
 
 /// What became of a unit.
 #[derive(Debug, Clone)]
@@ -29,7 +34,7 @@ pub struct Fate {
     /// Whether this run loaded it.
     pub how: Option<How>,
     /// Why it failed.
-    pub failure: Option<UnitFailure>,
+    pub failure: Option<Box<UnitFailure>>,
     /// Rows of its file that were kept out.
     pub rejected: u64,
 }
@@ -48,6 +53,8 @@ pub(super) struct Book<'a> {
     keyed: Vec<KeyEnd>,
     dirty: BTreeSet<usize>,
     written: Instant,
+    /// Until when after that nothing is written.
+    pause: Duration,
 }
 
 impl<'a> Book<'a> {
@@ -55,7 +62,19 @@ impl<'a> Book<'a> {
         let fates = vec![None; ground.plan.units.len()];
         let (created, dirty) = (Vec::new(), BTreeSet::new());
         let (owed, own, keyed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { ground, ledger, fates, created, closed: 0, owed, own, keyed, dirty, written: Instant::now() }
+        Self {
+            ground,
+            ledger,
+            fates,
+            created,
+            closed: 0,
+            owed,
+            own,
+            keyed,
+            dirty,
+            written: Instant::now(),
+            pause: LEDGER_PAUSE,
+        }
     }
 
     /// Makes the tables that units to come need. Units whose table could not be made have failed, and are taken
@@ -137,10 +156,10 @@ impl<'a> Book<'a> {
         loop {
             match events.recv_timeout(LEDGER_PAUSE) {
                 Ok(event) => self.note(event, listen)?,
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.write()?,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            if self.written.elapsed() >= LEDGER_PAUSE {
+            if self.written.elapsed() >= self.pause {
                 self.write()?;
             }
         }
@@ -202,11 +221,15 @@ impl<'a> Book<'a> {
 
     fn write(&mut self) -> Result<(), Failure> {
         let units = &self.ground.plan.units;
+        let begin = Instant::now();
         let records =
             self.dirty.iter().filter_map(|&index| Some((&units[index], &self.fates[index].as_ref()?.record)));
         self.ledger.record(self.ground.run, Timestamp::now(), records)?;
-        self.dirty.clear();
+        for index in std::mem::take(&mut self.dirty) {
+            self.fates[index].iter_mut().for_each(|fate| fate.shrink());
+        }
         self.written = Instant::now();
+        self.pause = LEDGER_PAUSE.max(begin.elapsed() * LEDGER_SHARE);
         Ok(())
     }
 
@@ -235,7 +258,9 @@ pub(super) fn resumable(
         // A file that left out less, or more, than is loaded by now is of no more use.
         let exported = exported.filter(|exported| exported.left_out == unit.rows.left_out());
         match (exported, halves) {
-            (Some(exported), _) => ready.push(Shipment { index, exported, _weight: None }),
+            (Some(exported), _) => {
+                ready.push(Shipment { index, exported: Arc::new(exported), _weight: None });
+            }
             (None, Halves::Both | Halves::Export) => to_export.push(index),
             (None, Halves::Load) => {}
         }
@@ -257,6 +282,19 @@ impl Fate {
             failure: None,
         };
         Self { record, how: None, failure: None, rejected: 0 }
+    }
+
+    /// Once what was loaded is on record, nobody asks for its columns any more.
+    fn shrink(&mut self) {
+        if self.record.state == State::Loaded
+            && let Some(exported) = &mut self.record.exported
+            && !exported.columns.is_empty()
+        {
+            let Exported { file, rows, trailer, .. } = &**exported;
+            let (columns, left_out) = (Columns::default(), String::new());
+            *exported =
+                Arc::new(Exported { file: file.clone(), rows: *rows, trailer: *trailer, columns, left_out });
+        }
     }
 
     fn apply(&mut self, what: What) {
@@ -297,16 +335,16 @@ impl Fate {
                 let counts = failure.own && matches!(what, What::Failed(_));
                 let failure = failure.clone();
                 record.state = State::Failed;
-                record.failure = Some(RecordedFailure {
+                record.failure = Some(Box::new(RecordedFailure {
                     stage: failure.stage.word(),
                     error: failure.error.clone(),
                     remedy: failure.remedy.clone(),
                     counts,
-                });
+                }));
                 if !failure.file_is_good {
                     record.exported = None;
                 }
-                self.failure = Some(failure);
+                self.failure = Some(Box::new(failure));
             }
         }
     }

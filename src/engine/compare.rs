@@ -19,7 +19,7 @@ use crate::names::TableName;
 use crate::plan::Comparison;
 use crate::remote::ssh::{Pool, Pooled};
 use crate::source::keys::{ENCODING, list_keys, read_key};
-use crate::source::postgres::{self, SourceColumn, SourceTable};
+use crate::source::postgres::{self, Described, SourceColumn, SourceTable};
 use crate::source::{Bounds, SourceError};
 use crate::step::compare::{Depth, Known, Told, Unread, look};
 use crate::stop::Stop;
@@ -164,23 +164,17 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
         let (version, segments) = (facts.version, facts.greenplum);
         let dialect = Dialect { family: Family::Postgres, version, encoding, segments };
         let mut seen = SourceSeen { dialect, tables: HashMap::new(), keys: HashMap::new() };
-        let take = |seen: &mut SourceSeen, row: &str| {
-            if let Some((table, column, bytes)) = postgres::read_column(row) {
-                let table = seen.tables.entry(table).or_default();
-                table.columns.push(column);
-                table.bytes = bytes;
-            }
-        };
+        let mut described = Described::of(tables.len());
         for some in tables.chunks(AT_ONCE) {
             let sized =
                 questions.ask(postgres::describe_tables(facts, some, true), "reading its catalog", |row| {
-                    take(&mut seen, row);
+                    described.take(row);
                 });
             if matches!(sized, Err(SourceError::Failed { .. })) {
                 // Somebody holds a table: sizes are only a hint.
-                some.iter().for_each(|table| drop(seen.tables.remove(*table)));
+                described.forget(some);
                 let sql = postgres::describe_tables(facts, some, false);
-                questions.ask(sql, "reading its catalog", |row| take(&mut seen, row))?;
+                questions.ask(sql, "reading its catalog", |row| described.take(row))?;
             } else {
                 sized?;
             }
@@ -191,7 +185,7 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
             })?;
         }
         questions.end()?;
-        Ok(seen)
+        Ok(SourceSeen { tables: described.into_tables(), ..seen })
     })
 }
 

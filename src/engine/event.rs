@@ -1,5 +1,6 @@
 //! What workers tell: the one stream that ledger, progress and report read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,12 +32,12 @@ pub enum What {
     /// Its file is published.
     Exported {
         /// The proof.
-        exported: Exported,
+        exported: Arc<Exported>,
         /// How long it took.
         took: Duration,
     },
     /// An earlier run published its file, and it is loaded from there.
-    Resumed(Exported),
+    Resumed(Arc<Exported>),
     /// Its load began.
     Loading,
     /// So many compressed bytes of its file have been read by its load: a few times a second, for large files only.

@@ -20,8 +20,11 @@ use crate::step::snapshot::Ticket;
 use crate::step::{Stage, UnitFailure};
 use crate::unit::Unit;
 
-/// Small units that one run of the script takes.
-const SMALL_BATCH: usize = 512;
+/// Small units that one run of the script takes: what starting one costs is spread over them.
+const SMALL_BATCH: usize = 4096;
+/// The same where hours may end, since what is in a batch is begun with it; and for scripts of the user's own, one of
+/// which may want to read a batch to its end before it begins.
+const SMALL_BATCH_AT_ONCE: usize = export::AHEAD;
 /// Others that share one run of the script and one database session.
 const BATCH: usize = 8;
 
@@ -62,7 +65,8 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
     for source in &ground.inventory.sources {
         let Some(orders) = by_source.remove(source.name.as_str()) else { continue };
         let shares = sharing.contains(&source.name) && source.script.is_none();
-        let batches = batches(orders, source.sessions, shares, &|unit| ground.hours(unit).is_some());
+        let has_hours = |unit: &Unit| ground.hours(unit).is_some();
+        let batches = batches(orders, source.sessions, shares, source.script.is_none(), &has_hours);
         let threads = source.sessions.min(batches.len());
         let queue = std::sync::Arc::new(Queue {
             batches: Mutex::new(batches),
@@ -83,6 +87,7 @@ fn batches<'a>(
     orders: Vec<Order<'a>>,
     sessions: usize,
     shares: bool,
+    bundled: bool,
     has_hours: &dyn Fn(&Unit) -> bool,
 ) -> VecDeque<Batch<'a>> {
     let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -95,7 +100,8 @@ fn batches<'a>(
         let rule = &order.unit.entry.export;
         // What is in a batch is begun with it: where hours may end, large units stand alone.
         let most = match (order.small, has_hours(order.unit)) {
-            (true, _) => SMALL_BATCH,
+            (true, false) if bundled => SMALL_BATCH,
+            (true, _) => SMALL_BATCH_AT_ONCE,
             (false, true) => 1,
             (false, false) => BATCH,
         };

@@ -109,7 +109,7 @@ impl Ground<'_> {
     }
 
     fn hours(&self, unit: &Unit) -> Option<Hours> {
-        self.inventory.jobs.iter().find(|job| job.name == unit.job).and_then(|job| job.hours)
+        self.inventory.jobs.iter().find(|job| *job.name == *unit.job).and_then(|job| job.hours)
     }
 }
 
@@ -117,7 +117,7 @@ impl Ground<'_> {
 #[derive(Debug)]
 struct Shipment {
     index: usize,
-    exported: Exported,
+    exported: Arc<Exported>,
     /// What it weighs, where this run exported it.
     _weight: Option<Weight>,
 }
@@ -215,7 +215,7 @@ pub fn execute(
         book.note(Event { unit, what }, listen)?;
     }
     for shipment in &ready {
-        let what = What::Resumed(shipment.exported.clone());
+        let what = What::Resumed(Arc::clone(&shipment.exported));
         book.note(Event { unit: shipment.index, what }, listen)?;
     }
     let mut no_source_reached = false;
@@ -246,7 +246,7 @@ pub fn execute(
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
     let shared = loader::Shared::new(later);
     std::thread::scope(|scope| {
-        let (tell, events) = unbounded();
+        let (tell, events) = bounded(EVENTS);
         let (ship, shipments) = unbounded();
         let (working, done) = bounded(0);
         let (shared, stop) = (&shared, ground.stop);
@@ -278,22 +278,39 @@ fn orders_of<'a>(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<(Vec<Order<'a>>, bool), Failure> {
     let Ground { inventory, plan, run, stop, .. } = book.ground;
-    let tables: Vec<_> = to_export.iter().map(|&index| &plan.units[index].target).collect();
-    let targets = asked_again(stop, || session(book.ground)?.tables(&tables))?;
     let unreached = sources.values().all(|asked| asked.as_ref().is_err_and(|error| error.is_unreachable()));
-    let mut orders = Vec::new();
-    if stop.asked() {
-        return Ok((orders, unreached));
-    }
     let today = run.started_at.to_zoned(inventory.timezone.clone()).date();
-    for (index, order) in prepare::orders(plan, to_export, inventory, sources, &targets, today) {
-        match order {
-            Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
-            Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
+    let mut orders = Vec::with_capacity(to_export.len());
+    let mut making = prepare::Orders::new(inventory, sources, today);
+    let mut open = None;
+    // In pieces, so that the target's catalog is never whole in memory.
+    for some in to_export.chunks(DESCRIBED) {
+        let tables: Vec<_> = some.iter().map(|&index| &plan.units[index].target).collect();
+        let targets = asked_again(stop, || {
+            let mut session = open.take().map_or_else(|| session(book.ground), Ok)?;
+            let tables = session.tables(&tables)?;
+            open = Some(session);
+            Ok(tables)
+        })?;
+        if stop.asked() {
+            break;
+        }
+        for &index in some {
+            match making.order(index, &plan.units[index], &targets) {
+                Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
+                Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
+            }
         }
     }
     Ok((orders, unreached))
 }
+
+/// Units whose target tables are described at once.
+const DESCRIBED: usize = 500;
+
+/// Events that may wait to be heard: a batch begins thousands of units at once. Who has more to tell waits for the
+/// ledger; who hears waits for nobody.
+const EVENTS: usize = 1024;
 
 /// How often the target is asked at the start, where another try may help.
 const ASKED: u32 = 3;

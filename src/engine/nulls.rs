@@ -30,7 +30,7 @@ pub(super) fn wanted<'a>(
     counted: &HashSet<IdColumn>,
 ) -> BTreeSet<(&'a TableName, &'a str)> {
     let mut wanted = BTreeSet::new();
-    for unit in units.iter().filter(|unit| unit.key.source == source.name) {
+    for unit in units.iter().filter(|unit| *unit.key.source == *source.name) {
         let WindowRule::By(by) = &unit.entry.window else { continue };
         let Some(table) = tables.get(&unit.table) else { continue };
         if table.columns.iter().any(|column| column.name == by.column && !column.not_null) {

@@ -9,13 +9,15 @@ use jiff::civil::Date;
 use rayon::prelude::*;
 
 use super::{ASKED, pause};
+use crate::alike::Alike;
 use crate::inventory::{Inventory, Source};
+use crate::mount::Columns;
 use crate::names::TableName;
-use crate::plan::{self, Catalog, IdColumn, Plan, WantedIds};
+use crate::plan::{self, Catalog, IdColumn, WantedIds};
 use crate::remote::ssh::{HostText, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::source::nulls::{self, Nulls};
-use crate::source::postgres::{self, SourceFacts, SourceTable};
+use crate::source::postgres::{self, Described, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError, rows};
 use crate::step::export::Order;
 use crate::step::{Stage, UnitFailure, argv, check};
@@ -25,6 +27,8 @@ use crate::unit::{Unit, UnitKey};
 
 /// Tables below this size share sessions, processes and transactions. Bytes, uncompressed.
 const SMALL: u64 = 1 << 20;
+/// Tables that a catalog is asked for at once.
+const AT_ONCE: usize = 2000;
 /// How long one question to a catalog may take.
 const CATALOG_STATEMENT: Duration = Duration::from_secs(20);
 /// How long a catalog may take to answer.
@@ -48,15 +52,6 @@ impl SourceCatalog {
     /// An upper bound for a table's size in bytes, where the catalog knows one cheaply. The outer `None`: no such table.
     pub(super) fn bytes(&self, table: &TableName) -> Option<Option<u64>> {
         self.tables.get(table).map(|table| table.bytes)
-    }
-
-    /// Takes one row of [`postgres::describe_tables`].
-    fn take(&mut self, row: &str) {
-        if let Some((table, column, bytes)) = postgres::read_column(row) {
-            let table = self.tables.entry(table).or_default();
-            table.columns.push(column);
-            table.bytes = bytes;
-        }
     }
 }
 
@@ -210,30 +205,27 @@ pub fn describe(
     pool: &Pool,
     stop: &Stop,
 ) -> Asked<SourceCatalog> {
-    let wanted = units.iter().map(|unit| (unit.key.source.as_str(), &unit.table));
+    let wanted = units.iter().map(|unit| (&*unit.key.source, &unit.table));
     ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
-        let mut catalog = SourceCatalog { facts: Some(facts), ..SourceCatalog::default() };
-        for some in tables.chunks(2000) {
+        let mut described = Described::of(tables.len());
+        for some in tables.chunks(AT_ONCE) {
             let sql = postgres::describe_tables(facts, some, true);
-            match questions.ask(sql, "reading its catalog", |row| catalog.take(row)) {
+            match questions.ask(sql, "reading its catalog", |row| described.take(row)) {
                 // Somebody holds a table: sizes are only a hint, and no reason to hold up all the others.
                 Err(SourceError::Failed { .. }) => {
                     // What came before it failed comes again.
-                    some.iter().for_each(|table| drop(catalog.tables.remove(*table)));
+                    described.forget(some);
                     let sql = postgres::describe_tables(facts, some, false);
-                    questions.ask(sql, "reading its catalog", |row| catalog.take(row))?;
+                    questions.ask(sql, "reading its catalog", |row| described.take(row))?;
                 }
                 asked => asked?,
             }
             questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
-                let read = postgres::read_ancestor(row);
-                if let Some((known, ancestor)) =
-                    read.and_then(|(table, ancestor)| Some((catalog.tables.get_mut(&table)?, ancestor)))
-                {
-                    known.ancestors.push(ancestor);
-                }
+                described.take_ancestor(row);
             })?;
         }
+        let tables = described.into_tables();
+        let mut catalog = SourceCatalog { facts: Some(facts), tables, ..SourceCatalog::default() };
         let wanted = super::nulls::wanted(source, units, &catalog.tables, counted);
         match nulls::count(&mut questions, wanted.iter().map(|(table, column)| (*table, *column))) {
             Ok(nulls) => catalog.nulls = nulls,
@@ -252,30 +244,43 @@ fn bounds(stop: &Stop) -> Bounds<'_> {
     Bounds { all: CATALOG_LIMIT, each: CATALOG_STATEMENT, stop }
 }
 
-/// Sorts units into those that can be exported and those that cannot, one by one.
-pub(super) fn orders<'a>(
-    plan: &'a Plan,
-    wanted: &[usize],
-    inventory: &Inventory,
-    sources: &Asked<SourceCatalog>,
-    targets: &HashMap<TableName, TargetTable>,
+/// Sorts units into those that can be exported and those that cannot.
+pub(super) struct Orders<'a> {
+    inventory: &'a Inventory,
+    sources: &'a Asked<SourceCatalog>,
     today: Date,
-) -> impl Iterator<Item = (usize, Result<Order<'a>, UnitFailure>)> {
-    let mut files = HashSet::new();
-    wanted.iter().map(move |&index| {
-        let unit = &plan.units[index];
-        let order = order(index, unit, inventory, sources, targets, today);
-        (index, order.and_then(|order| own_file(order, &mut files)))
-    })
+    /// Files of units whose names a script of the user's own has a say in.
+    files: HashSet<PathBuf>,
+    /// Lists of columns: tables that are alike share them.
+    lists: Alike<String>,
 }
 
-/// Gives a unit its file, unless another has it: the pattern of a script of the user's own may not tell them apart.
-fn own_file<'a>(order: Order<'a>, files: &mut HashSet<PathBuf>) -> Result<Order<'a>, UnitFailure> {
-    if files.insert(order.file.clone()) {
-        return Ok(order);
+impl<'a> Orders<'a> {
+    pub(super) fn new(inventory: &'a Inventory, sources: &'a Asked<SourceCatalog>, today: Date) -> Self {
+        Self { inventory, sources, today, files: HashSet::new(), lists: Alike::default() }
     }
-    let error = format!("{} is the file of another unit as well", order.file.display());
-    Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"))
+
+    /// The order for a unit, whose target table is among these.
+    ///
+    /// # Errors
+    /// [`UnitFailure`] where it cannot be exported.
+    pub(super) fn order<'p>(
+        &mut self,
+        index: usize,
+        unit: &'p Unit,
+        targets: &HashMap<TableName, TargetTable>,
+    ) -> Result<Order<'p>, UnitFailure> {
+        let Self { inventory, sources, today, .. } = *self;
+        let made =
+            order(index, unit, inventory, sources, targets, today, |columns| self.lists.share(columns))?;
+        let by_pattern = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
+        // The pattern may not tell them apart, as ids do.
+        if by_pattern && !self.files.insert(made.file.clone()) {
+            let error = format!("{} is the file of another unit as well", made.file.display());
+            return Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"));
+        }
+        Ok(made)
+    }
 }
 
 fn order<'a>(
@@ -285,8 +290,9 @@ fn order<'a>(
     sources: &Asked<SourceCatalog>,
     targets: &HashMap<TableName, TargetTable>,
     today: Date,
+    share: impl FnOnce(Vec<String>) -> Columns,
 ) -> Result<Order<'a>, UnitFailure> {
-    let source = match sources.get(&unit.key.source) {
+    let source = match sources.get(&*unit.key.source) {
         Some(Ok(catalog)) => catalog.tables.get(&unit.table),
         Some(Err(error)) => return Err(UnitFailure::of_source(Stage::Check, error)),
         None => None,
@@ -296,14 +302,15 @@ fn order<'a>(
         .and_then(|()| check::columns(unit, source, targets.get(&unit.target)))
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let described = source.cloned().unwrap_or_default();
-    let sql = rows::export_query(unit, &described, &columns, &inventory.timezone)
+    let condition = rows::condition(unit, &described, &inventory.timezone)
         .map_err(|error| UnitFailure::new(Stage::Check, &error, error.remedy()))?;
     let file = match inventory.source(&unit.key.source) {
         Some(source) => argv::file(source, unit, today)?,
         None => unit.relative_path(today),
     };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
-    Ok(Order { index, unit, file, columns, sql, slice_of: None, small })
+    let (columns, condition) = (share(columns), condition.into());
+    Ok(Order { index, unit, file, columns, condition, slice_of: None, small })
 }
 
 /// Keys of units, by source: how the load log is asked.

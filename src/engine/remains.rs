@@ -40,7 +40,7 @@ pub fn sweep(inventory: &Inventory, plan: &Plan, run: &Run, ledger: &Ledger) -> 
             // What it began last is not on record: most likely what is due again now.
             days.extend(plan.units.iter().map(|unit| {
                 let day = unit.extent.window().map_or(run.day, |window| window.start().date());
-                (unit.key.source.clone(), day)
+                (unit.key.source.to_string(), day)
             }));
         }
     }

@@ -65,7 +65,7 @@ pub fn slice(
     let (next, mut begun) = (plan.units.len(), HashSet::new());
     for index in wanted {
         let unit = &plan.units[index];
-        let known = sizes.get(unit.key.source.as_str()).and_then(|known| known.as_ref().ok());
+        let known = sizes.get(&*unit.key.source).and_then(|known| known.as_ref().ok());
         let Some((facts, size)) = known.and_then(|(facts, sizes)| Some((facts, sizes.get(&unit.table)?)))
         else {
             continue;
@@ -76,11 +76,11 @@ pub fn slice(
             notes.insert((unit.job.clone(), unit.table.to_string(), why));
         };
         // While the first of a source is exported there is nothing yet to load.
-        let ramp = !begun.contains(unit.key.source.as_str());
+        let ramp = !begun.contains(&*unit.key.source);
         match cut(unit, size, lately, &inventory.timezone, ramp) {
             Ok(cut) if cut.is_empty() => {}
             Ok(cut) => {
-                begun.insert(unit.key.source.as_str());
+                begun.insert(&*unit.key.source);
                 if !facts.shares_snapshots() {
                     note(NO_SNAPSHOT);
                 }
@@ -104,7 +104,7 @@ pub fn slice(
     }
     plan.units.extend(rest.into_iter().flatten());
     plan.notes.extend(notes.into_iter().map(|(job, table, why)| Note {
-        job,
+        job: job.to_string(),
         table,
         change: Change::Large { why },
     }));
@@ -139,7 +139,7 @@ const NO_SNAPSHOT: &str =
 /// May a table be larger than its entry wants a piece to be? Where nobody knows, it may.
 fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
     let by_script = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
-    let Some(Ok(catalog)) = described.get(&unit.key.source) else { return false };
+    let Some(Ok(catalog)) = described.get(&*unit.key.source) else { return false };
     let Some(bytes) = catalog.bytes(&unit.table) else { return false };
     !by_script && bytes.is_none_or(|bytes| bytes > unit.entry.export.slice_bytes)
 }
@@ -159,7 +159,7 @@ fn ask<'a>(
         let of = columns.entry((&unit.key.source, &unit.table)).or_default();
         of.extend(unit.rows.measure.column());
     }
-    let wanted = units.map(|unit| (unit.key.source.as_str(), &unit.table));
+    let wanted = units.map(|unit| (&*unit.key.source, &unit.table));
     prepare::ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
         let mut sizes = HashMap::new();
         for &table in tables {

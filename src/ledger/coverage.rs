@@ -137,7 +137,8 @@ impl Ledger {
                      AND exported IS NOT NULL AND last > first
                  ORDER BY window_start DESC, last DESC LIMIT 5",
             )?;
-            let key = [&unit.job, &unit.table.to_string(), &unit.rows.series, &unit.rows.measure.to_string()];
+            let key =
+                [&*unit.job, &unit.table.to_string(), &unit.rows.series, &unit.rows.measure.to_string()];
             let mut rows = statement.query(key)?;
             let (mut numbers, mut bytes) = (0.0, 0.0);
             while let Some(row) = rows.next()? {

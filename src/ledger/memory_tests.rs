@@ -157,7 +157,7 @@ fn nothing_is_let_go_that_is_not_remembered_elsewhere() {
     let now = Timestamp::UNIX_EPOCH;
     load(&mut ledger, &day, 1, now);
     load(&mut ledger, &all, 1, now);
-    let failed = Record { failure: Some(failure()), ..record(State::Failed) };
+    let failed = Record { failure: Some(failure().into()), ..record(State::Failed) };
     ledger.record(&run(), now, [(&units(&days())[1], &failed)]).unwrap();
     // As if the interval had been lost.
     ledger.connection.execute_batch("DELETE FROM covered").unwrap();
@@ -179,7 +179,7 @@ fn history_is_filtered_newest_first_and_says_when_there_is_more() {
     for (no, unit) in units.iter().enumerate() {
         load(&mut ledger, unit, 10, at(no as i64 + 1));
     }
-    let failed = Record { attempt: 2, failure: Some(failure()), ..record(State::Failed) };
+    let failed = Record { attempt: 2, failure: Some(failure().into()), ..record(State::Failed) };
     ledger.record(&run(), at(9), [(&units[1], &failed)]).unwrap();
     let wanted = |limit| Wanted { limit, ..Wanted::default() };
     let ids = |wanted: &Wanted| -> Vec<String> {
@@ -207,7 +207,7 @@ fn a_failed_unit_says_how_many_runs_tried_it() {
     let (_keep, mut ledger) = ledger();
     let inventory = days();
     let unit = units(&inventory).remove(0);
-    let failed = Record { failure: Some(failure()), ..record(State::Failed) };
+    let failed = Record { failure: Some(failure().into()), ..record(State::Failed) };
     for (id, tries, given_up) in [("a", 1, false), ("b", 2, false), ("c", 3, true)] {
         let run = Run { id: id.into(), ..run() };
         ledger.record(&run, Timestamp::UNIX_EPOCH, [(&unit, &failed)]).unwrap();

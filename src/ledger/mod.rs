@@ -8,6 +8,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -165,7 +166,7 @@ pub struct Record {
     /// When the attempt began.
     pub started_at: Timestamp,
     /// The published file.
-    pub exported: Option<Exported>,
+    pub exported: Option<Arc<Exported>>,
     /// Rows that are in the target.
     pub rows_loaded: Option<u64>,
     /// Rows that were kept out of it and are written down.
@@ -175,7 +176,7 @@ pub struct Record {
     /// How long the load took, in seconds.
     pub load_seconds: Option<f64>,
     /// The stage that failed, what failed, and what to try.
-    pub failure: Option<RecordedFailure>,
+    pub failure: Option<Box<RecordedFailure>>,
 }
 
 /// A failure as the ledger keeps it: never with cell values.

@@ -128,7 +128,7 @@ impl Ledger {
                 let Some(named) = read_id(&logged.key.id) else { continue };
                 write_logged(&transaction, target_url, logged, &named)?;
                 let whole = named.extent.is_whole().then_some(Measure::All);
-                let (source, measure) = (logged.key.source.clone(), logged.measure.clone().or(whole));
+                let (source, measure) = (logged.key.source.to_string(), logged.measure.clone().or(whole));
                 let stretch = Stretch { source, series: named.series, measure, tag: named.tag };
                 // In the order of the load log: what has no measure takes the first one after it.
                 let place = *places.entry(stretch.clone()).or_insert(covered.len());
@@ -193,7 +193,7 @@ pub(super) fn write_unit(
         unit.extent.window().map(|window| window.end().to_string()),
         record.state.word(),
         failure.map(|failure| failure.stage),
-        record.exported.as_ref().and_then(|exported| serde_json::to_string(exported).ok()),
+        record.exported.as_ref().and_then(|exported| serde_json::to_string(&**exported).ok()),
         record.exported.as_ref().map(|exported| exported.rows),
         record.exported.as_ref().map(|exported| exported.trailer.bytes),
         record.rows_loaded,

@@ -40,7 +40,7 @@ fn exported() -> Exported {
         file: "s/x.csv.gz".into(),
         rows: 5,
         trailer,
-        columns: vec!["a".into(), "b c".into()],
+        columns: ["a".into(), "b c".into()].into(),
         left_out: String::new(),
     }
 }
@@ -92,7 +92,7 @@ fn an_exported_file_is_remembered_until_it_is_loaded_or_found_bad() {
     let (_keep, mut ledger) = ledger();
     let units = units();
     let now = Timestamp::UNIX_EPOCH;
-    let with = |state, keep: bool| Record { exported: keep.then(exported), ..record(state) };
+    let with = |state, keep: bool| Record { exported: keep.then(|| exported().into()), ..record(state) };
     for (state, keep, known) in [
         (State::Exporting, false, Some(OpenState::Unfinished)),
         (State::Exported, true, Some(OpenState::Exported)),
@@ -105,7 +105,7 @@ fn an_exported_file_is_remembered_until_it_is_loaded_or_found_bad() {
         assert_eq!(ledger.exported(&units[0].key).unwrap(), remembered.then(exported), "{state:?}");
     }
     for keep in [true, false] {
-        let failed = Record { failure: Some(failure()), ..with(State::Failed, keep) };
+        let failed = Record { failure: Some(failure().into()), ..with(State::Failed, keep) };
         ledger.record(&run(), now, [(&units[1], &failed)]).unwrap();
         let known = if keep { OpenState::Exported } else { OpenState::Unfinished };
         assert_eq!(open(&ledger, &units[1]), Some(known));
@@ -143,7 +143,7 @@ fn every_attempt_is_kept_with_durations_to_two_decimals() {
     let (_keep, mut ledger) = ledger();
     let units = units();
     for attempt in 1..=3 {
-        let record = Record { attempt, failure: Some(failure()), ..record(State::Failed) };
+        let record = Record { attempt, failure: Some(failure().into()), ..record(State::Failed) };
         ledger.record(&run(), Timestamp::UNIX_EPOCH, [(&units[0], &record)]).unwrap();
     }
     let failed = ledger.failed_units().unwrap();
@@ -184,9 +184,9 @@ fn what_is_loaded_becomes_one_interval_and_a_failure_counts_once_a_run() {
         assert_eq!((series.loaded.len(), series.loaded[0].intervals.len()), (1, intervals), "{index}");
     }
     let (_keep, mut ledger) = self::ledger();
-    let failed = Record { failure: Some(failure()), ..record(State::Failed) };
+    let failed = Record { failure: Some(failure().into()), ..record(State::Failed) };
     let elsewhere =
-        Record { failure: Some(RecordedFailure { counts: false, ..failure() }), ..failed.clone() };
+        Record { failure: Some(RecordedFailure { counts: false, ..failure() }.into()), ..failed.clone() };
     for (id, record, tries) in [
         ("a", &failed, 1),
         ("a", &failed, 1),
@@ -282,7 +282,11 @@ fn a_ledger_catches_up_from_a_load_log() {
     let units = units();
     let now = Timestamp::UNIX_EPOCH;
     ledger
-        .record(&run(), now, [(&units[0], &Record { failure: Some(failure()), ..record(State::Failed) })])
+        .record(
+            &run(),
+            now,
+            [(&units[0], &Record { failure: Some(failure().into()), ..record(State::Failed) })],
+        )
         .unwrap();
     let logged = |unit: &Unit| Logged {
         key: unit.key.clone(),

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, StatFs};
@@ -35,6 +36,9 @@ pub struct Mount {
     patience: Duration,
 }
 
+/// Names of columns, in order. Tables that are alike share them.
+pub type Columns = Arc<[String]>;
+
 /// A published file: the proof that a unit was exported, and all that its load has to be held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
@@ -45,7 +49,7 @@ pub struct Exported {
     /// Size and gzip trailer, as the runner saw them right after publication.
     pub trailer: Trailer,
     /// Columns of the file, in order.
-    pub columns: Vec<String>,
+    pub columns: Columns,
     /// What was left out, since other measures had loaded it ([`crate::unit::Rows::left_out`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub left_out: String,
@@ -329,7 +333,8 @@ impl Manifest {
     /// [`MountError::Unusable`] where it cannot be written.
     pub fn append(&mut self, line: &serde_json::Value) -> Result<(), MountError> {
         let error = |error| MountError::Unusable { path: self.path.clone(), error };
-        writeln!(self.file, "{line}").map_err(error)
+        // In one write: formatted into the file itself, each token of it would be one.
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(error)
     }
 }
 

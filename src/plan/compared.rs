@@ -90,8 +90,8 @@ impl Compared {
     pub fn unit(&self, extent: Extent) -> Unit {
         let id = unit_id(&self.rows.series, &extent, self.rows.tag.as_deref());
         Unit {
-            key: UnitKey { source: self.source.clone(), id },
-            job: self.job.clone(),
+            key: UnitKey { source: self.source.as_str().into(), id },
+            job: self.job.as_str().into(),
             table: self.table.clone(),
             target: self.target.clone(),
             extent,

@@ -274,7 +274,8 @@ pub fn plan(
     let mut plan = Plan::default();
     for (job_no, job) in inventory.jobs.iter().enumerate().filter(|(_, job)| selects(selection, job)) {
         let Some(source) = inventory.source(&job.source) else { continue };
-        let ground = Ground { selection, facts, source, job, zone: &inventory.timezone, now };
+        let names = (source.name.as_str().into(), job.name.as_str().into());
+        let ground = Ground { selection, facts, source, job, names: &names, zone: &inventory.timezone, now };
         let mut tables = Tables::new(ground, &mut plan);
         for (entry_no, entry) in job.tables.iter().enumerate() {
             let found = resolve(entry, catalog.get(&source.name).map_or(&[][..], Vec::as_slice));
@@ -364,12 +365,12 @@ pub(crate) fn mover(inventory: &Inventory, source: &str, table: &TableName) -> O
 /// Keeps the first `--max-units`, and says of which tables the rest is.
 fn limit(plan: &mut Plan, selection: &Selection) {
     let Some(limit) = selection.max_units.filter(|&limit| limit < plan.units.len()) else { return };
-    let mut beyond: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut beyond: BTreeMap<(Arc<str>, String), usize> = BTreeMap::new();
     for unit in plan.units.drain(limit..) {
         *beyond.entry((unit.job, unit.table.to_string())).or_default() += 1;
     }
     plan.skipped.extend(beyond.into_iter().map(|((job, table), units)| Skipped {
-        job,
+        job: job.to_string(),
         table,
         units,
         why: Why::OverLimit,

@@ -25,7 +25,7 @@ impl Needed {
         units
             .filter(|unit| seen.insert(&unit.target))
             .map(|unit| Self {
-                source: unit.key.source.clone(),
+                source: unit.key.source.to_string(),
                 table: unit.table.clone(),
                 target: unit.target.clone(),
             })

@@ -25,6 +25,8 @@ pub(super) struct Ground<'a> {
     pub(super) facts: &'a Facts,
     pub(super) source: &'a Source,
     pub(super) job: &'a Job,
+    /// Those two, as units name them.
+    pub(super) names: &'a (Arc<str>, Arc<str>),
     pub(super) zone: &'a TimeZone,
     pub(super) now: Timestamp,
 }
@@ -224,7 +226,7 @@ impl<'a, 'p> Tables<'a, 'p> {
             } else {
                 self.plan.units.push(Unit {
                     key: self.key(id),
-                    job: ground.job.name.clone(),
+                    job: Arc::clone(&ground.names.1),
                     target: piece.entry.target.clone().unwrap_or_else(|| piece.table.clone()),
                     table: piece.table.clone(),
                     extent,
@@ -260,7 +262,7 @@ impl<'a, 'p> Tables<'a, 'p> {
     }
 
     fn key(&self, id: String) -> UnitKey {
-        UnitKey { source: self.ground.source.name.clone(), id }
+        UnitKey { source: Arc::clone(&self.ground.names.0), id }
     }
 
     /// What is due by a column, whether it is loaded or not.

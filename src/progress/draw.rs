@@ -113,7 +113,7 @@ fn table_line(table: &Table, width: usize, now: Duration) -> String {
         parts.push(format!("{} left", clock(left)));
     }
     let text = parts.join("  ");
-    let name = cut(&table.name, width.saturating_sub(text.len() + 4).max(12));
+    let name = cut(&table.name(), width.saturating_sub(text.len() + 4).max(12));
     cut(&format!("  {name}  {text}"), width)
 }
 
@@ -133,10 +133,10 @@ pub(super) fn log(tally: &Tally, halves: Halves, now: Duration) -> String {
     parts.push(format!("{} failed", tally.failed));
     let tables = tally.in_work();
     if !tables.is_empty() {
-        let mut named: Vec<&str> = tables.iter().take(NAMED).map(|table| table.name.as_str()).collect();
+        let mut named: Vec<String> = tables.iter().take(NAMED).map(|table| table.name()).collect();
         let more = format!("{} more", tables.len().saturating_sub(NAMED));
         if tables.len() > NAMED {
-            named.push(&more);
+            named.push(more);
         }
         parts.push(format!("in work: {}", named.join(", ")));
     }

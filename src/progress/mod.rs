@@ -50,38 +50,41 @@ impl Write for Screen {
 /// Follows a run.
 #[derive(Debug)]
 pub struct Progress {
-    tally: Arc<Mutex<Tally>>,
     began: Instant,
-    drawing: Option<Drawing>,
+    /// What is drawn, and who draws it; `None` where nobody wants to see it.
+    shown: Option<(Arc<Mutex<Tally>>, Drawing)>,
 }
 
 impl Progress {
     /// Follows a run of this plan.
     pub fn new(screen: &Screen, plan: &Plan, halves: Halves, silent: bool) -> Self {
-        let (tally, began) = (Arc::new(Mutex::new(Tally::new(plan))), Instant::now());
-        let drawing = (!silent && !plan.units.is_empty()).then(|| {
-            let tally = Arc::clone(&tally);
-            Drawing::new(screen, move |size, now| {
+        let began = Instant::now();
+        let shown = (!silent && !plan.units.is_empty()).then(|| {
+            let tally = Arc::new(Mutex::new(Tally::new(plan)));
+            let drawn = Arc::clone(&tally);
+            let drawing = Drawing::new(screen, move |size, now| {
                 // Whoever panicked while it held this has said so.
-                let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                let tally = drawn.lock().unwrap_or_else(PoisonError::into_inner);
                 match size {
                     Some(size) => draw::screen(&tally, halves, size, now),
                     None => vec![draw::log(&tally, halves, now)],
                 }
-            })
+            });
+            (tally, drawing)
         });
-        Self { tally, began, drawing }
+        Self { began, shown }
     }
 
     /// Takes an event in.
     pub fn hear(&mut self, event: &Event) {
+        let Some((tally, _)) = &self.shown else { return };
         let now = self.began.elapsed();
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).hear(event, now);
+        tally.lock().unwrap_or_else(PoisonError::into_inner).hear(event, now);
     }
 
     /// Takes the bars away.
     pub fn finish(self) {
-        if let Some(drawing) = self.drawing {
+        if let Some((_, drawing)) = self.shown {
             drawing.finish();
         }
     }

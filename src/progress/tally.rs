@@ -1,9 +1,11 @@
 //! How far a run is: what the events add up to, over all and per table. Pure but for the clock that is passed in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Event, What};
+use crate::names::TableName;
 use crate::plan::Plan;
 
 /// A stage of the run, over all tables or of one.
@@ -24,7 +26,9 @@ pub(super) struct Stage {
 /// One table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    pub(super) name: String,
+    /// The source, where there are several.
+    source: Option<Arc<str>>,
+    table: Option<TableName>,
     pub(super) units: usize,
     pub(super) exported: Stage,
     pub(super) loaded: Stage,
@@ -79,12 +83,12 @@ impl Tally {
     /// Of a plan that nothing of is done.
     pub(super) fn new(plan: &Plan) -> Self {
         let several = plan.units.windows(2).any(|two| two[0].key.source != two[1].key.source);
-        let mut places: HashMap<(&str, &crate::names::TableName), usize> = HashMap::new();
+        let mut places: HashMap<(&str, &TableName), usize> = HashMap::new();
         let (mut units, mut tables) = (Vec::with_capacity(plan.units.len()), Vec::<Table>::new());
         for unit in &plan.units {
             let table = *places.entry((&unit.key.source, &unit.table)).or_insert_with(|| {
-                let source = if several { format!("{}:", unit.key.source) } else { String::new() };
-                tables.push(Table { name: format!("{source}{}", unit.table), ..Table::default() });
+                let source = several.then(|| Arc::clone(&unit.key.source));
+                tables.push(Table { source, table: Some(unit.table.clone()), ..Table::default() });
                 tables.len() - 1
             });
             tables[table].units += 1;
@@ -108,7 +112,7 @@ impl Tally {
     pub(super) fn in_work(&self) -> Vec<&Table> {
         let mut tables: Vec<&Table> =
             self.tables.iter().filter(|table| table.exporting + table.loading > 0 || table.keying).collect();
-        tables.sort_by(|one, other| one.name.cmp(&other.name));
+        tables.sort_by_cached_key(|table| table.name());
         tables
     }
 
@@ -232,6 +236,12 @@ impl Tally {
 }
 
 impl Table {
+    /// What it is called.
+    pub(super) fn name(&self) -> String {
+        let source = self.source.as_ref().map(|source| format!("{source}:")).unwrap_or_default();
+        format!("{source}{}", self.table.as_ref().map(TableName::to_string).unwrap_or_default())
+    }
+
     /// As [`Tally::bytes_in`].
     pub(super) fn bytes_in(&self) -> u64 {
         self.loaded.bytes + self.reading

@@ -156,7 +156,7 @@ fn failures(plan: &Plan, outcome: &Outcome, width: u16) -> String {
 }
 
 fn failed(fate: &Fate) -> Option<&UnitFailure> {
-    fate.failure.as_ref().filter(|_| fate.record.state == State::Failed)
+    fate.failure.as_deref().filter(|_| fate.record.state == State::Failed)
 }
 
 fn first_keys(keys: &[(Kind, String)]) -> String {

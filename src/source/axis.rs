@@ -144,7 +144,7 @@ mod tests {
         };
         Axis::of(
             &Measure::By(scale, "a\"t".into()),
-            &SourceTable { columns: vec![column], ..SourceTable::default() },
+            &SourceTable { columns: [column].into(), ..SourceTable::default() },
         )
     }
 

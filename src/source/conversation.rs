@@ -108,7 +108,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Numbers of the requests that have not been answered.
-    pub fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn unanswered(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
         self.open.iter().copied()
     }
 

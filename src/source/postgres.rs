@@ -3,6 +3,10 @@
 //!
 //! It must run on everything from Greenplum 5 (PostgreSQL 8.3) on, on one line, inside `\copy (…) to …`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::alike::Alike;
 use crate::names::TableName;
 use crate::sql;
 
@@ -10,7 +14,7 @@ use crate::sql;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceTable {
     /// Its columns, in the table's order.
-    pub columns: Vec<SourceColumn>,
+    pub columns: Arc<[SourceColumn]>,
     /// An upper bound for its size in bytes, where the catalog knows one cheaply.
     pub bytes: Option<u64>,
     /// The tables that it is a partition or a child of, at any height: their rows are its rows as well.
@@ -18,7 +22,7 @@ pub struct SourceTable {
 }
 
 /// A column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SourceColumn {
     /// Its name.
     pub name: String,
@@ -81,13 +85,15 @@ pub fn read_table_name(row: &str) -> Option<TableName> {
 pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bool) -> String {
     let wanted = values(tables);
     let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
-    // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do.
+    // pg_relation_size asks every segment on Greenplum; there the last ANALYZE must do. Elsewhere the rows and what of
+    // them is stored apart, without indexes: each fork of each index is a look at a file.
     let bytes = if !with_sizes {
         "CAST(NULL AS bigint)"
     } else if facts.greenplum {
         "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass AND c.reltuples > 0 THEN c.relpages::bigint * 32768 END"
     } else {
-        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_total_relation_size(c.oid) END"
+        "CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_relation_size(c.oid) \
+         + CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END END"
     };
     format!(
         "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), {generated}, a.attnotnull, {bytes} \
@@ -96,6 +102,65 @@ pub fn describe_tables(facts: SourceFacts, tables: &[&TableName], with_sizes: bo
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
          ORDER BY c.oid, a.attnum"
     )
+}
+
+/// Tables as rows of [`describe_tables`] say, which come table by table.
+#[derive(Debug, Default)]
+pub struct Described {
+    tables: HashMap<TableName, SourceTable>,
+    /// The table that is being read, and its columns so far.
+    reading: Option<(TableName, Vec<SourceColumn>)>,
+    lists: Alike<SourceColumn>,
+}
+
+impl Described {
+    /// Of so many tables.
+    pub fn of(tables: usize) -> Self {
+        Self { tables: HashMap::with_capacity(tables), ..Self::default() }
+    }
+
+    /// Takes a row.
+    pub fn take(&mut self, row: &str) {
+        let Some((table, column, bytes)) = read_column(row) else { return };
+        match &mut self.reading {
+            Some((reading, columns)) if *reading == table => columns.push(column),
+            Some(_) | None => {
+                self.end();
+                self.tables.entry(table.clone()).or_default().bytes = bytes;
+                self.reading = Some((table, vec![column]));
+            }
+        }
+    }
+
+    /// Forgets these tables: their rows come again.
+    pub fn forget(&mut self, tables: &[&TableName]) {
+        self.reading = None;
+        tables.iter().for_each(|table| drop(self.tables.remove(*table)));
+    }
+
+    /// Takes a row of [`list_ancestors`].
+    pub fn take_ancestor(&mut self, row: &str) {
+        self.end();
+        if let Some((table, ancestor)) = read_ancestor(row)
+            && let Some(known) = self.tables.get_mut(&table)
+        {
+            known.ancestors.push(ancestor);
+        }
+    }
+
+    /// All that was read.
+    pub fn into_tables(mut self) -> HashMap<TableName, SourceTable> {
+        self.end();
+        self.tables
+    }
+
+    fn end(&mut self) {
+        if let Some((name, columns)) = self.reading.take()
+            && let Some(table) = self.tables.get_mut(&name)
+        {
+            table.columns = self.lists.share(columns);
+        }
+    }
 }
 
 /// Reads one row of [`describe_tables`]: the table, one of its columns, and its size.

@@ -73,22 +73,20 @@ impl QueryError {
     }
 }
 
-/// The query that exports a unit: named columns, the window half-open, without what other measures have loaded, the
-/// entry's condition.
+/// The query that exports rows of a table: named columns, and a condition, which [`condition`] makes.
+pub fn export_query(table: &TableName, columns: &[String], condition: &str) -> String {
+    let list = sql::idents(columns.iter().map(String::as_str));
+    let filter = if condition.is_empty() { String::new() } else { format!(" WHERE {condition}") };
+    format!("SELECT {list} FROM {}{filter}", sql::table(table))
+}
+
+/// What tells a unit's rows from the others of its source table: the window half-open, without what other measures have
+/// loaded, the entry's condition. Empty where it is all of them.
 ///
 /// # Errors
 /// [`QueryError`] where the window column cannot serve.
-pub fn export_query(
-    unit: &Unit,
-    table: &SourceTable,
-    columns: &[String],
-    zone: &TimeZone,
-) -> Result<String, QueryError> {
-    let conditions = conditions(unit, table, &unit.table, zone)?;
-    let list = sql::idents(columns.iter().map(String::as_str));
-    let filter =
-        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    Ok(format!("SELECT {list} FROM {}{filter}", sql::table(&unit.table)))
+pub fn condition(unit: &Unit, table: &SourceTable, zone: &TimeZone) -> Result<String, QueryError> {
+    Ok(conditions(unit, table, &unit.table, zone)?.join(" AND "))
 }
 
 /// What tells a unit's rows from the other rows of a table, called `name`, that has these columns: the source's, or the

@@ -223,7 +223,7 @@ pub(super) fn export(
             }
         };
         let outcome = match believe(ground, script, order, &called, began) {
-            Ok(exported) => Outcome::Exported { exported, took: called.took },
+            Ok(exported) => Outcome::Exported { exported: exported.into(), took: called.took },
             Err(CallError::Stopped(_)) => return Err(stopped()),
             Err(error) => Outcome::Failed(UnitFailure::from(&error)),
         };

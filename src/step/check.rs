@@ -124,7 +124,7 @@ pub fn columns(
     let is_mapped = |name: &str| mapping.iter().any(|(column, _)| column == name);
     let mut columns = Vec::new();
     let mut only_source = Vec::new();
-    for column in &source.columns {
+    for column in source.columns.iter() {
         if column.name.chars().any(char::is_control) {
             let (column, table) = (column.name.clone(), unit.table.to_string());
             return Err(CheckError::ControlCharacter { column, table });

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,10 +14,10 @@ use serde_json::json;
 use super::snapshot::{EXPORT, JOINED, Place, Ticket};
 use super::{Stage, UnitFailure, argv};
 use crate::inventory::Source;
-use crate::mount::{Exported, Manifest, Mount, MountError};
+use crate::mount::{Columns, Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
 use crate::source::protocol::ProtocolError;
-use crate::source::{Conversation, Reply, Request, Script, SourceError, settings};
+use crate::source::{Conversation, Reply, Request, Script, SourceError, rows, settings};
 use crate::sql;
 use crate::stop::Stop;
 use crate::unit::Unit;
@@ -27,6 +27,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a script may take to say that it has stopped. It needs up to 5 s where psql does not want to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(6);
+
+/// How many units of a batch are asked for ahead of their answers: the script is never idle, and their statements are
+/// not all in memory. A batch of no more is asked for at once, with the `end` behind it.
+pub const AHEAD: usize = 512;
 
 /// What `statement_timeout` holds at most, in seconds: 2³¹ - 1 milliseconds.
 const LONGEST_STATEMENT: u64 = i32::MAX as u64 / 1000;
@@ -60,13 +64,20 @@ pub struct Order<'a> {
     /// Path of its file below the mount's subdirectory.
     pub file: PathBuf,
     /// Columns in the file's order.
-    pub columns: Vec<String>,
-    /// The query.
-    pub sql: String,
+    pub columns: Columns,
+    /// What tells its rows from the others of its table, as SQL; empty for all of them.
+    pub condition: Box<str>,
     /// The place in the plan of the unit that it is a slice of; `None` where it is none.
     pub slice_of: Option<usize>,
     /// So small that a process of its own would cost more than its rows.
     pub small: bool,
+}
+
+impl Order<'_> {
+    /// The query, written when it is asked: thousands of orders wait for that.
+    fn sql(&self) -> String {
+        rows::export_query(&self.unit.table, &self.columns, &self.condition)
+    }
 }
 
 /// What became of one unit of a batch.
@@ -75,7 +86,7 @@ pub enum Outcome {
     /// Its file is published, and seen.
     Exported {
         /// The proof.
-        exported: Exported,
+        exported: Arc<Exported>,
         /// How long it took, by the script's clock.
         took: Duration,
     },
@@ -106,7 +117,8 @@ pub fn export(
     // Taken before the host is asked for anything: who joins has to wait for the leader.
     let mut still = Still::new(ticket, orders, ground.stop);
     let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
-    ask_all(&mut talk, ground, attempt, orders, &still);
+    set_up(&mut talk, ground, attempt, orders, &still);
+    let mut to_ask = orders.iter().enumerate();
     let (began, asked_at) = (Timestamp::now(), Instant::now());
     let mut told_to_stop: Option<Instant> = None;
     let mut late = Vec::new();
@@ -121,7 +133,13 @@ pub fn export(
                 return Err(talk.silent());
             }
         }
-        if still.may_end(&talk) {
+        while talk.unanswered().len() < AHEAD
+            && told_to_stop.is_none()
+            && let Some((no, order)) = to_ask.next()
+        {
+            talk.ask(&request(ground, no, order));
+        }
+        if to_ask.len() == 0 && still.may_end(&talk) {
             talk.ask(&Request::End);
         }
         match talk.next(LOOK_EVERY)? {
@@ -157,7 +175,7 @@ pub fn export(
                     let seen = prove(ground, order, &published, until);
                     report(order.index, outcome(seen, published.took));
                 }
-                let unanswered = talk.unanswered().count();
+                let unanswered = talk.unanswered().len() + to_ask.len();
                 let host = talk.host().to_owned();
                 log_stderr(&host, &talk.stderr());
                 let early = talk.protocol(ProtocolError::EndedEarly(unanswered));
@@ -239,12 +257,13 @@ impl Still {
     /// Once: is there nothing left to ask, and nobody to wait for?
     fn may_end(&mut self, talk: &Conversation<'_>) -> bool {
         let waits = self.place == Place::Leads
-            && (talk.unanswered().next().is_some() || self.ticket.as_ref().is_some_and(|one| !one.is_last()));
+            && (talk.unanswered().len() > 0 || self.ticket.as_ref().is_some_and(|one| !one.is_last()));
         !waits && !std::mem::replace(&mut self.ended, true)
     }
 }
 
-fn ask_all(
+/// What holds for all units of a batch.
+fn set_up(
     talk: &mut Conversation<'_>,
     ground: Ground<'_>,
     attempt: u32,
@@ -265,13 +284,14 @@ fn ask_all(
         talk.ask(&Request::Set { name: "SNAPSHOT", value });
         talk.ask(&question);
     }
-    for (no, order) in (0u32..).zip(orders) {
-        talk.ask(&Request::Export {
-            no,
-            path: ground.mount.path_on(&source.mount, &order.file).display().to_string(),
-            compressor: order.unit.entry.export.compressor.word(),
-            sql: order.sql.clone(),
-        });
+}
+
+fn request(ground: Ground<'_>, no: usize, order: &Order<'_>) -> Request {
+    Request::Export {
+        no: u32::try_from(no).unwrap_or(u32::MAX),
+        path: ground.mount.path_on(&ground.source.mount, &order.file).display().to_string(),
+        compressor: order.unit.entry.export.compressor.word(),
+        sql: order.sql(),
     }
 }
 
@@ -286,7 +306,7 @@ struct Published {
 
 fn outcome(seen: Result<Exported, MountError>, took: Duration) -> Outcome {
     match seen {
-        Ok(exported) => Outcome::Exported { exported, took },
+        Ok(exported) => Outcome::Exported { exported: Arc::new(exported), took },
         Err(error) => Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
     }
 }
@@ -303,7 +323,7 @@ fn prove(
         file: order.file.clone(),
         rows: published.rows,
         trailer,
-        columns: order.columns.clone(),
+        columns: Columns::clone(&order.columns),
         left_out: order.unit.rows.left_out(),
     };
     let written = Written {

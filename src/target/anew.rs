@@ -36,14 +36,14 @@ impl Session {
         let (measure, table) = (unit.rows.measure.to_string(), unit.target.to_string());
         let found = self
             .client
-            .query(sql.as_str(), &[&unit.key.source, &table, &measure, &bounds.0, &bounds.1])
+            .query(sql.as_str(), &[&&*unit.key.source, &table, &measure, &bounds.0, &bounds.1])
             .map_err(|error| TargetError::of(&error, doing))?;
         let is_own = |id: &String| {
             *id == unit.key.id || read_id(id).is_some_and(|named| named.series == unit.rows.series)
         };
         let units: Vec<String> = found.iter().map(|row| row.get(0)).filter(is_own).collect();
         let sql = format!("DELETE FROM {} WHERE source = $1 AND unit = ANY ($2)", self.log);
-        let gone = self.client.execute(sql.as_str(), &[&unit.key.source, &units]);
+        let gone = self.client.execute(sql.as_str(), &[&&*unit.key.source, &units]);
         gone.map_err(|error| TargetError::of(&error, doing))
     }
 

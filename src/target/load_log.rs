@@ -283,7 +283,7 @@ impl Session {
         let inserted = self.client.execute(
             &statement,
             &[
-                &key.source,
+                &&*key.source,
                 &key.id,
                 &entry.job,
                 &entry.table,
@@ -322,7 +322,7 @@ impl Session {
         let statement = self.prepared(&sql)?;
         let rows = self
             .client
-            .query(&statement, &[&key.source, &key.id])
+            .query(&statement, &[&&*key.source, &key.id])
             .map_err(|error| TargetError::of(&error, "confirm a load log row"))?;
         match rows.as_slice() {
             [row] if count(row.get(0)) == loaded => Ok(()),
@@ -353,7 +353,7 @@ impl Session {
         let table = unit.target.to_string();
         let rows = self
             .client
-            .query(sql.as_str(), &[&table, &unit.key.source, &unit.key.id, &start, &end])
+            .query(sql.as_str(), &[&table, &&*unit.key.source, &unit.key.id, &start, &end])
             .map_err(|error| TargetError::of(&error, "look for other units in the load log"))?;
         let more = rows.len().saturating_sub(1) as u64;
         Ok(rows.first().map(|row| (row.get(0), more)))
@@ -376,7 +376,7 @@ pub(super) fn log_columns(measure: &str) -> String {
 
 pub(super) fn log_row(row: &postgres::Row) -> LogRow {
     LogRow {
-        key: UnitKey { source: row.get(0), id: row.get(1) },
+        key: UnitKey { source: row.get::<_, &str>(0).into(), id: row.get(1) },
         job: row.get(2),
         table: row.get(3),
         measure: row.get::<_, Option<String>>(4).and_then(|text| text.parse().ok()),

@@ -45,7 +45,7 @@ impl Session {
         let table = unit.target.to_string();
         let rows = self
             .client
-            .query(&statement, &[&unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
+            .query(&statement, &[&&*unit.key.source, &table, &unit.key.id, &bounds.0, &bounds.1])
             .map_err(|error| TargetError::of(&error, "look for overlapping windows in the load log"))?;
         let same_series =
             |row: &LogRow| read_id(&row.key.id).is_some_and(|named| named.series == unit.rows.series);

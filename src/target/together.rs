@@ -80,7 +80,7 @@ impl Session {
             self.log
         );
         let statement = self.prepared(&sql)?;
-        let sources: BTreeSet<&str> = loaded.iter().map(|(key, _)| key.source.as_str()).collect();
+        let sources: BTreeSet<&str> = loaded.iter().map(|(key, _)| &*key.source).collect();
         let sources: Vec<&str> = sources.into_iter().collect();
         let units: Vec<&str> = loaded.iter().map(|(key, _)| key.id.as_str()).collect();
         let found = self
@@ -90,7 +90,7 @@ impl Session {
         let there: HashMap<(&str, &str), u64> =
             found.iter().map(|row| ((row.get(0), row.get(1)), count(row.get(2)))).collect();
         let is_there =
-            |(key, rows): &&(&UnitKey, u64)| there.get(&(key.source.as_str(), key.id.as_str())) == Some(rows);
+            |(key, rows): &&(&UnitKey, u64)| there.get(&(&*key.source, key.id.as_str())) == Some(rows);
         if loaded.iter().filter(is_there).count() == loaded.len() {
             return Ok(());
         }

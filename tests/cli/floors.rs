@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, from the ground up.
 const FLOORS: &[&[&str]] = &[
-    &["exit", "names", "sql", "stop", "sweep"],
+    &["alike", "exit", "names", "sql", "stop", "sweep"],
     &["canon", "file_pattern", "interval", "inventory", "measure", "owed", "unit", "window"],
     &["csv", "gzip", "mount", "plan", "remote"],
     &["catalog", "ledger", "source", "target"],

@@ -169,6 +169,12 @@ fn packed_by_hand(case: &Case, before: &str) -> String {
 
 /// As [`packed_by_hand`], with something beside it.
 fn packed_by_hand_with(case: &Case, beside: &str, before: &str) -> String {
+    let select = |table: &str| (table.to_owned(), format!("SELECT * FROM {table}"));
+    asked_by_hand(case, &["a", "missing", "b", "c"].map(select), beside, before)
+}
+
+/// Has the script export small units: a directory, and a query, for each.
+fn asked_by_hand(case: &Case, units: &[(String, String)], beside: &str, before: &str) -> String {
     let own = case.path("greenplum.sh");
     fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/greenplum.sh"), &own).unwrap();
     let (lab, mount) = (lab(), case.path("mount"));
@@ -187,9 +193,8 @@ fn packed_by_hand_with(case: &Case, beside: &str, before: &str) -> String {
     ] {
         requests += &set(name, value);
     }
-    for (no, table) in ["a", "missing", "b", "c"].iter().enumerate() {
-        requests +=
-            &format!("export\t{no}\t{path}/file2GP/s/{table}/{no}.csv.gz\tauto\tSELECT * FROM {table}\n");
+    for (no, (directory, sql)) in units.iter().enumerate() {
+        requests += &format!("export\t{no}\t{path}/file2GP/s/{directory}/{no}.csv.gz\tauto\t{sql}\n");
     }
     fs::write(case.path("requests"), requests + "end\n").unwrap();
     let script = format!("{beside} {{ cat \"$1\"; sleep 5; }} | {before} bash \"$2\" export");
@@ -238,6 +243,37 @@ fn small_units_are_packed_by_perl() {
     let case = small_tables("packed");
     let said = packed_by_hand(&case, "");
     assert_packed(&case, &said);
+}
+
+/// More than psql is given at once; among them one that ends its session, one that is refused, one behind a link, one
+/// whose name means no harm, and one that writes more than a pipe holds.
+#[test]
+fn what_is_not_plain_among_small_units_loses_no_other() {
+    let case = small_tables("not_plain");
+    let mut units: Vec<(String, String)> =
+        (0..300).map(|n| (format!("d{n}"), format!("SELECT {n} AS n"))).collect();
+    units[100].1 = "SELECT pg_terminate_backend(pg_backend_pid())".into();
+    units[200].1 = "SELECT $$ $$".into();
+    units[201].1 = "SELECT 201 AS \") TO PROGRAM 'x'\"".into();
+    units[202].0 = "../s/d202".into();
+    units[203].0 = "link".into();
+    units[204].1 = "SELECT 204 AS n FROM generate_series(1, 100000)".into();
+    let link = "mkdir -p \"${1%/*}/mount/file2GP/s\"; ln -s /tmp \"${1%/*}/mount/file2GP/s/link\";";
+    let said = asked_by_hand(&case, &units, link, "");
+    for no in 0..units.len() {
+        let answer = match no {
+            100 => "N\terror\t100\t2\t57P01\t".to_owned(),
+            200 | 202 | 203 => format!("N\terror\t{no}\t1\t-\t"),
+            204 => "N\tok\t204\t100000\t".into(),
+            _ => format!("N\tok\t{no}\t1\t"),
+        };
+        assert_eq!(said.matches(&answer).count(), 1, "{answer} in {said}");
+    }
+    assert!(
+        said.contains("dollar quote") && said.contains("symbolic link") && said.contains("N\tend\t0"),
+        "{said}"
+    );
+    assert_eq!(files_below(&case).len(), units.len() - 4);
 }
 
 #[test]

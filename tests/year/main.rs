@@ -142,7 +142,7 @@ fn work(unit: &Unit, notes: &mut Vec<(Unit, Record)>, log: &mut LoadLog, chance:
         let counts = chance.one_in(2);
         let failed =
             RecordedFailure { stage: "export", error: "it broke".into(), remedy: "mend it".into(), counts };
-        note(unit, Record { failure: Some(failed), ..record(State::Failed) });
+        note(unit, Record { failure: Some(failed.into()), ..record(State::Failed) });
         return;
     }
     if !calm && chance.one_in(60) {
@@ -196,7 +196,7 @@ fn one_run(
 fn catch_up(ledger: &mut Ledger, log: &LoadLog, run: &Run) {
     let logged = |unit: &Unit| Logged {
         key: unit.key.clone(),
-        job: unit.job.clone(),
+        job: unit.job.to_string(),
         target: unit.target.to_string(),
         measure: Some(unit.rows.measure.clone()),
         rows: 1,

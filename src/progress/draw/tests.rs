@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::{Event, What};
 use crate::gzip::Trailer;
 use crate::inventory;
-use crate::mount::Exported;
+use crate::mount::{Columns, Exported};
 use crate::plan::{Catalog, Facts, Plan, Selection, plan};
 use crate::step::load::{How, Loaded};
 
@@ -40,9 +40,9 @@ fn exporting(unit: usize) -> Event {
 
 fn exported(unit: usize, rows: u64, bytes: u64) -> Event {
     let trailer = Trailer { bytes, crc32: 0, isize: 0 };
-    let (columns, left_out) = (Vec::new(), String::new());
+    let (columns, left_out) = (Columns::default(), String::new());
     let exported = Exported { file: PathBuf::from("f"), rows, trailer, columns, left_out };
-    Event { unit, what: What::Exported { exported, took: Duration::from_secs(1) } }
+    Event { unit, what: What::Exported { exported: exported.into(), took: Duration::from_secs(1) } }
 }
 
 fn loading(unit: usize) -> Event {

@@ -332,7 +332,7 @@ fn columns(
     let mut skip = |column: &str, why: &str, meant: bool| {
         skipped.push(Skipped { column: column.to_owned(), why: why.to_owned(), meant });
     };
-    for column in &source.columns {
+    for column in source.columns.iter() {
         let name = &column.name;
         let there = target.columns.iter().find(|there| there.name == *name);
         let is_updated = load.update_columns.is_empty()

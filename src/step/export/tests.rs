@@ -15,12 +15,19 @@ type Outcomes = Vec<(usize, Result<Exported, String>)>;
 
 /// What became of two units, and of their batch, whose script greets and then says this.
 fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>) {
+    batch_of(2, says, files)
+}
+
+/// The same for so many units.
+fn batch_of(units: usize, says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>) {
+    let tables: Vec<String> = (0..units).map(|n| format!("{{ table: a.t{n}, window: none }}")).collect();
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
         "version: 1\nmount: {{ path: {} }}\ntarget: {{ url: \"postgresql://u@h/d\" }}\n\
          sources: {{ s: {{ host: h, engine: postgres, database: db }} }}\n\
-         jobs: {{ j: {{ source: s, tables: [ {{ table: a.t, window: none }}, {{ table: a.u, window: none }} ] }} }}\n",
-        directory.path().display()
+         jobs: {{ j: {{ source: s, tables: [ {} ] }} }}\n",
+        directory.path().display(),
+        tables.join(", ")
     );
     let inventory = inventory::parse(&text, Path::new("i.yml")).unwrap();
     let now = "2022-01-01T00:00:00Z".parse().unwrap();
@@ -31,8 +38,8 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
             index,
             unit,
             file,
-            columns: vec!["id".into()],
-            sql: "SELECT 1".into(),
+            columns: ["id".into()].into(),
+            condition: "".into(),
             slice_of: None,
             small: false,
         }
@@ -62,7 +69,7 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
         outcomes.push((
             index,
             match outcome {
-                Outcome::Exported { exported, .. } => Ok(exported),
+                Outcome::Exported { exported, .. } => Ok(Arc::unwrap_or_clone(exported)),
                 Outcome::Failed(failure) => Err(failure.error),
             },
         ));
@@ -101,6 +108,14 @@ fn an_end_that_comes_too_early_names_what_is_missing() {
     let (outcomes, error) = batch("NONCE\tok\t0\t5\t30\t0.1\tgzip\nNONCE\tend\t0\n", &[(0, &[0; 30])]);
     assert_eq!(outcomes.len(), 1);
     let expected = ProtocolError::EndedEarly(1);
+    assert!(matches!(&error, Some(SourceError::Protocol { error, .. }) if *error == expected), "{error:?}");
+}
+
+#[test]
+fn a_batch_is_asked_for_in_pieces_and_its_end_names_those_that_were_not_asked_for() {
+    let (outcomes, error) = batch_of(AHEAD + 3, "NONCE\tend\t0\n", &[]);
+    assert!(outcomes.is_empty());
+    let expected = ProtocolError::EndedEarly(AHEAD + 3);
     assert!(matches!(&error, Some(SourceError::Protocol { error, .. }) if *error == expected), "{error:?}");
 }
 
