@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::crowd::{Crowds, most_of_a_table};
 use super::keys::{self, Keys};
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
 use crate::step::UnitFailure;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     cancellers: Mutex<HashMap<usize, Canceller>>,
     /// Primary keys that are built after the rows.
     pub(super) keys: Keys,
+    /// Which tables are being loaded by several.
+    crowds: Crowds<Shipment>,
     /// When each thread's load has taken longer than it may.
     overdue: Mutex<HashMap<usize, Instant>>,
 }
@@ -102,14 +105,14 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         let mut loader = Loader { ground, thread, shared, session: None, tell, reads };
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
+                if first.exported.trailer.bytes > SMALL {
+                    loader.large(first, most_of_a_table(threads));
+                    continue;
+                }
                 let group = gather(first, &shipments, threads, |one| {
                     ground.plan.units[one.index].entry.load.is_plain()
                 });
-                // What is not loaded stays on the mount, and the next run finds it there.
-                if !ground.stop.asked() && !shared.target_down.load(Ordering::SeqCst) {
-                    loader.group(&group);
-                    loader.keys(&group);
-                }
+                loader.all(&group);
             }
         });
     }
@@ -150,6 +153,25 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// A large file, and those of its table that are put aside meanwhile.
+    fn large(&mut self, first: Shipment, most: usize) {
+        let table = &self.ground.plan.units[first.index].target;
+        let crowds = &self.shared.crowds;
+        let mut next = crowds.enter(table, first, most);
+        while let Some(shipment) = next {
+            self.all(&[shipment]);
+            next = crowds.leave(table);
+        }
+    }
+
+    /// A group and the keys that are due after it. What is not loaded stays on the mount, and the next run finds it there.
+    fn all(&mut self, group: &[Shipment]) {
+        if !self.ground.stop.asked() && !self.shared.target_down.load(Ordering::SeqCst) {
+            self.group(group);
+            self.keys(group);
+        }
+    }
+
     fn group(&mut self, group: &[Shipment]) {
         let cargo: Vec<Cargo<'_>> = group
             .iter()

@@ -28,6 +28,7 @@ use crate::unit::Unit;
 
 mod book;
 pub mod compare;
+mod crowd;
 mod event;
 mod exporter;
 pub mod keys;
