@@ -42,7 +42,7 @@ fn sorted(case: &mut Case, ran: &Ran) {
 fn staged_whole(ran: Ran) {
     let ran = ran.silent_about("gpferry_pulled");
     if !greenplum::is_target() {
-        ran.says("the whole file is staged");
+        ran.says("not by parts");
     }
 }
 
@@ -55,7 +55,7 @@ fn only_what_can_collide_is_staged_and_rows_before_it_go_back_to_it() {
         // Its COPY does not tell the line of a collision.
         ran.silent_about("gpferry_pulled");
     } else {
-        ran.says("gpferry_pulled").silent_about("the whole file is staged");
+        ran.says("gpferry_pulled").says("all rows after line");
     }
 }
 
@@ -178,4 +178,43 @@ fn a_row_that_does_not_fit_after_one_that_collides_is_kept_out_too() {
     case.inventory(&[&format!("{{ table: public.t, window: none, load: {load} }}")]);
     case.gpferry(&["run"]).expect(3).says("1 of 1 unit loaded, 5999 rows").says("3 rows kept out");
     assert_eq!(case.count("SELECT count(*) FROM t"), 5999);
+}
+
+/// One row of a file that collides, wherever it stands, and whatever with: only that row is staged.
+#[test]
+fn a_single_row_that_collides_is_staged_alone() {
+    let collides = [
+        // The first, one in the middle, the last; of another row and of the same; and a row whose key stood before.
+        ("first", "", "INSERT INTO t VALUES (1, 'other')", 1, 1),
+        ("middle", "", "INSERT INTO t VALUES (500, 'other')", 1, 1),
+        ("same", "", "INSERT INTO t VALUES (500, 'row')", 1, 1),
+        ("last", "", "INSERT INTO t VALUES (1000, 'other')", 1, 1),
+        (
+            "twice",
+            "INSERT INTO t VALUES (600, 'again'); INSERT INTO t SELECT i, 'row' FROM generate_series(1001, 1500) i",
+            "",
+            2,
+            0,
+        ),
+    ];
+    for (name, more, there, kept_out, before) in collides {
+        let mut case = Case::new(&format!("alone_{name}"));
+        case.source
+            .batch_execute(&format!(
+                "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, CASE WHEN i % 7 = 0 THEN E'two \"\\n\" lines' ELSE 'row' END \
+                 FROM generate_series(1, 1000) i; {more}"
+            ))
+            .unwrap();
+        case.target.batch_execute(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); {there}")).unwrap();
+        case.inventory(&["{ table: public.t, window: none, load: { on_pk_violation: quarantine } }"]);
+        let ran = case.gpferry(&["run", "-vv"]).expect(3);
+        let ran = ran.says(&format!("{kept_out} rows kept out").replace("1 rows", "1 row"));
+        if !greenplum::is_target() {
+            ran.says("gpferry_pulled").silent_about("not by parts");
+        }
+        let rows = case.source.query_one("SELECT count(*) FROM t", &[]).unwrap().get::<_, i64>(0);
+        assert_eq!(case.count("SELECT count(*) FROM t"), rows - kept_out + before, "{name}");
+        assert_eq!(case.count("SELECT rows_rejected FROM gpferry.load_log"), kept_out, "{name}");
+        assert_eq!(case.count("SELECT count(*) FROM t WHERE id = 600"), i64::from(name != "twice"));
+    }
 }

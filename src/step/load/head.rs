@@ -1,8 +1,9 @@
 //! Loading again a file of which only the last part can collide.
 //!
 //! A COPY that a unique constraint refused at a line has taken all rows before that line: they collide neither with
-//! the target nor with each other. So these are copied as they are, and only the rest is staged and sorted; where a
-//! row of the rest has the key of one before, that one goes back to the staged rows. The line is a hint and the
+//! the target nor with each other. So these are copied as they are. Mostly one row was the trouble: that row is staged
+//! and sorted, and those after it are copied too. Where another of them is refused, all after the line are staged. Where a
+//! staged row has the key of one that was copied, that one goes back to the staged rows. The line is a hint and the
 //! constraint is the judge: where it refuses again, or anything of this is not allowed, the whole file is staged.
 
 use super::way::Road;
@@ -11,6 +12,8 @@ use crate::gzip::{CheckedReader, GzipError};
 use crate::step::{Stage, UnitFailure};
 use crate::target::{Clash, Session};
 
+/// The longest row that is held in memory, in bytes.
+const LONGEST: usize = 4 << 20;
 /// Bytes looked at at a time.
 const READ: usize = 64 * 1024;
 
@@ -38,27 +41,54 @@ impl Road<'_> {
         if unique.name != hint.constraint {
             return Ok(None);
         }
-        let mut rest = reader(self.ground, self.cargo).map_err(failed)?;
-        let found = skip_to(hint.line, &mut rest);
-        let Some(begin) = found.map_err(|error| failed(UnitFailure::of_file(&error)))? else {
-            return Ok(None);
-        };
+        let Some((begin, mut after)) = self.from(hint.line)? else { return Ok(None) };
+        if let Some(row) = next_row(&mut after).map_err(|error| failed(UnitFailure::of_file(&error)))? {
+            match self.tried(session, &clash, begin, Rest::Copied { row, after })? {
+                Tried::Done(rows) => return Ok(Some(rows)),
+                Tried::Forbidden => return Ok(None),
+                Tried::Collides => log::debug!("all rows after line {} are staged", hint.line),
+            }
+        }
+        let Some((_, rest)) = self.from(hint.line)? else { return Ok(None) };
+        match self.tried(session, &clash, begin, Rest::Staged(rest))? {
+            Tried::Done(rows) => Ok(Some(rows)),
+            Tried::Forbidden | Tried::Collides => Ok(None),
+        }
+    }
+
+    /// Where in the file's data a line begins, in bytes, and what reads from there.
+    fn from(&self, line: u64) -> Result<Option<(u64, CheckedReader)>, NotLoaded> {
+        let mut reader = reader(self.ground, self.cargo).map_err(failed)?;
+        let begin = skip_to(line, &mut reader).map_err(|error| failed(UnitFailure::of_file(&error)))?;
+        Ok(begin.map(|begin| (begin, reader)))
+    }
+
+    /// [`Road::parts`], with nothing done where it was refused.
+    fn tried(
+        &self,
+        session: &mut Session,
+        clash: &Clash<'_>,
+        begin: u64,
+        rest: Rest,
+    ) -> Result<Tried, NotLoaded> {
         session.mark("head").map_err(NotLoaded::SessionLost)?;
-        match self.parts(session, &clash, begin, rest) {
+        let failure = match self.parts(session, clash, begin, rest) {
             Ok(rows) => {
                 session.forget("head").map_err(NotLoaded::SessionLost)?;
-                Ok(Some(rows))
+                return Ok(Tried::Done(rows));
             }
-            // Another writer was there, or has the table now; or nobody may take rows away.
-            Err(NotLoaded::Failed(failure))
-                if matches!(failure.sqlstate.as_deref(), Some("23505" | "42501" | "55P03")) =>
-            {
-                log::debug!("the whole file is staged: {}", failure.error);
-                session.back_to("head").map_err(NotLoaded::SessionLost)?;
-                Ok(None)
-            }
-            Err(other) => Err(other),
-        }
+            Err(NotLoaded::Failed(failure)) => failure,
+            Err(lost) => return Err(lost),
+        };
+        let tried = match failure.sqlstate.as_deref() {
+            Some("23505") => Tried::Collides,
+            // Another writer has the table now, or nobody may take rows away.
+            Some("42501" | "55P03") => Tried::Forbidden,
+            _ => return Err(NotLoaded::Failed(failure)),
+        };
+        log::debug!("not by parts: {}", failure.error);
+        session.back_to("head").map_err(NotLoaded::SessionLost)?;
+        Ok(tried)
     }
 
     /// `begin`: where in the file's data the rest begins, in bytes.
@@ -67,7 +97,7 @@ impl Road<'_> {
         session: &mut Session,
         clash: &Clash<'_>,
         begin: u64,
-        rest: CheckedReader,
+        rest: Rest,
     ) -> Result<u64, NotLoaded> {
         // What comes into the target from here on is ours: rows of others are never pulled back.
         let Some(lock) = self.way.lock() else {
@@ -79,17 +109,26 @@ impl Road<'_> {
         let doing = "stage the rows";
         session.touch_all(&self.way.make_stage(), doing).map_err(fatal_or_failed)?;
         let (stage, into) = (self.way.copied_to(), self.way.into());
-        let rest = fill::part(session, self.cargo, stage, rest)?;
+        let (staged, after) = match rest {
+            Rest::Staged(reader) => (fill::part(session, self.cargo, stage, reader)?, None),
+            Rest::Copied { row, after } => {
+                let columns = &self.cargo.exported.columns;
+                (session.copy_rows(stage, columns, &row).map_err(fatal_or_failed)?, Some(after))
+            }
+        };
         session.touch_all(&clash.remember(), doing).map_err(fatal_or_failed)?;
         let head = reader(self.ground, self.cargo).map_err(failed)?.only(..begin);
-        let head = fill::part(session, self.cargo, &into, head)?;
-        fill::agree(self.ground, self.cargo, head + rest)?;
+        let mut copied = fill::part(session, self.cargo, &into, head)?;
+        if let Some(after) = after {
+            copied += fill::part(session, self.cargo, &into, after)?;
+        }
+        fill::agree(self.ground, self.cargo, copied + staged)?;
         let [look, put, take] = clash.pull_back();
         session.touch(&look, doing).map_err(fatal_or_failed)?;
         let put = session.touch(&put, doing).map_err(fatal_or_failed)?;
         let taken = if put > 0 { session.touch(&take, doing).map_err(fatal_or_failed)? } else { 0 };
         if put == taken {
-            return Ok(head.saturating_sub(taken));
+            return Ok(copied.saturating_sub(taken));
         }
         let error =
             format!("{put} rows go back to the staged ones, and {taken} were taken away; rolled back");
@@ -97,8 +136,48 @@ impl Road<'_> {
     }
 }
 
+/// What came of loading by parts.
+enum Tried {
+    /// So many rows are in the target.
+    Done(u64),
+    /// A constraint refused a row.
+    Collides,
+    /// It is not allowed, or not now.
+    Forbidden,
+}
+
+/// What becomes of the rows from the line on.
+enum Rest {
+    /// All of them are staged.
+    Staged(CheckedReader),
+    /// The first is, and those after it are copied.
+    Copied { row: Vec<u8>, after: CheckedReader },
+}
+
+/// The row that begins here, with its line end, as it stands in the file; `None` where it is too long to be held, or
+/// has no end.
+fn next_row(reader: &mut CheckedReader) -> Result<Option<Vec<u8>>, GzipError> {
+    let (mut row, mut buffer, mut quoted) = (Vec::new(), vec![0; READ], false);
+    while row.len() < LONGEST {
+        let n = reader.next(&mut buffer)?;
+        if n == 0 {
+            return Ok(None);
+        }
+        let end = buffer[..n].iter().position(|&byte| {
+            quoted ^= byte == b'"';
+            byte == b'\n' && !quoted
+        });
+        row.extend_from_slice(&buffer[..end.map_or(n, |end| end + 1)]);
+        if let Some(end) = end {
+            reader.give_back(&buffer[end + 1..n]);
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
 /// Reads up to where this line begins, counted from 1 as editors do, and says at which byte that is; `None` where it is
-/// the first, is not there, or where no row can begin since it is within quotes.
+/// not there, or where no row can begin since it is within quotes.
 fn skip_to(line: u64, reader: &mut CheckedReader) -> Result<Option<u64>, GzipError> {
     let (mut lines, mut buffer) = (Lines::before(line), vec![0; READ]);
     while !lines.found() {
@@ -148,7 +227,7 @@ impl Lines {
     }
 
     fn begin(&self) -> Option<u64> {
-        (self.at > 0 && !self.quoted).then_some(self.at)
+        (!self.quoted).then_some(self.at)
     }
 }
 
@@ -166,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_line_begins_after_those_before_it() {
-        assert_eq!(begin(1, "a\nb\n"), None);
+        assert_eq!(begin(1, "a\nb\n"), Some(0));
         assert_eq!(begin(2, "a\nb\n"), Some(2));
         assert_eq!(begin(3, "ab,\"c\nd\"\"\"\ne\n"), Some(11));
         assert_eq!(begin(4, "a\nb\n"), None);
