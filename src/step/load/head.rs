@@ -117,11 +117,10 @@ impl Road<'_> {
             }
         };
         session.touch_all(&clash.remember(), doing).map_err(fatal_or_failed)?;
+        // Those after the line first: where another of them collides, nothing else was done in vain.
+        let after = after.map_or(Ok(0), |after| fill::part(session, self.cargo, &into, after))?;
         let head = reader(self.ground, self.cargo).map_err(failed)?.only(..begin);
-        let mut copied = fill::part(session, self.cargo, &into, head)?;
-        if let Some(after) = after {
-            copied += fill::part(session, self.cargo, &into, after)?;
-        }
+        let copied = after + fill::part(session, self.cargo, &into, head)?;
         fill::agree(self.ground, self.cargo, copied + staged)?;
         let [look, put, take] = clash.pull_back();
         session.touch(&look, doing).map_err(fatal_or_failed)?;
