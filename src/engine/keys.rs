@@ -88,6 +88,11 @@ impl Keys {
         if work.left == 0 { owed.remove(table) } else { None }
     }
 
+    /// Does this table get its key after its rows?
+    pub(super) fn come_later(&self, table: &TableName) -> bool {
+        locked(&self.0).contains_key(table)
+    }
+
     /// What nobody has begun to build.
     pub(super) fn rest(&self) -> Vec<Work> {
         let mut rest: Vec<Work> = locked(&self.0).drain().map(|(_, work)| work).collect();

@@ -106,7 +106,7 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         scope.spawn(move || {
             while let Ok(first) = shipments.recv() {
                 if first.exported.trailer.bytes > SMALL {
-                    loader.large(first, most_of_a_table(threads));
+                    loader.large(first, threads);
                     continue;
                 }
                 let group = gather(first, &shipments, threads, |one| {
@@ -154,8 +154,9 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// A large file, and those of its table that are put aside meanwhile.
-    fn large(&mut self, first: Shipment, most: usize) {
+    fn large(&mut self, first: Shipment, threads: usize) {
         let table = &self.ground.plan.units[first.index].target;
+        let most = if self.shared.keys.come_later(table) { threads } else { most_of_a_table(threads) };
         let crowds = &self.shared.crowds;
         let mut next = crowds.enter(table, first, most);
         while let Some(shipment) = next {
