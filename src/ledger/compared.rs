@@ -6,16 +6,15 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use rusqlite::{Transaction, params};
 use serde::Serialize;
 
-use super::coverage::at;
 use super::status::SeriesKey;
 use super::{Ledger, LedgerError};
-use crate::interval::{Interval, merged};
+use crate::interval::Interval;
 use crate::measure::Measure;
 
 mod groups;
+mod write;
 
 pub use groups::Group;
 
@@ -166,7 +165,7 @@ impl Ledger {
     pub fn note_compared(&mut self, target_url: &str, compared: &Compared) -> Result<(), LedgerError> {
         let mut write = || {
             let transaction = self.connection.transaction()?;
-            note(&transaction, target_url, compared)?;
+            write::note(&transaction, target_url, compared)?;
             transaction.commit()
         };
         let written = write();
@@ -307,166 +306,5 @@ fn rows_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Rows> {
     })
 }
 
-fn note(transaction: &Transaction<'_>, target_url: &str, compared: &Compared) -> rusqlite::Result<()> {
-    let (of, when, measure) = (&compared.of, at(compared.at), compared.of.measure.to_string());
-    let error = compared.error.as_ref();
-    transaction.execute(
-        "INSERT OR REPLACE INTO compared (target_url, source, series, measure, job, table_name, target, compared_at,
-                                          verdict, deep, windows, differing, rows_source, rows_target, missing, extra,
-                                          changed, exact, error, remedy)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-        params![
-            target_url,
-            of.source,
-            of.series,
-            measure,
-            of.job,
-            of.table,
-            of.target,
-            when,
-            compared.verdict.word(),
-            compared.deep,
-            compared.windows,
-            compared.differing.len(),
-            compared.rows.source,
-            compared.rows.target,
-            compared.rows.missing,
-            compared.rows.extra,
-            compared.rows.changed,
-            compared.rows.exact,
-            error.map(|(error, _)| error.as_str()),
-            error.map(|(_, remedy)| remedy.as_str()),
-        ],
-    )?;
-    let seen = compared.agreeing.iter().chain(compared.differing.iter().map(|(window, ..)| window));
-    let series = (of.source.as_str(), of.series.as_str(), measure.as_str());
-    let mut settle = transaction.prepare_cached(
-        "UPDATE difference SET missing = 0, extra = 0, changed = 0, exact = 1, compared_at = ?7, settled_at = ?7
-         WHERE target_url = ?1 AND source = ?2 AND series = ?3 AND measure = ?4 AND first >= ?5 AND last <= ?6
-           AND settled_at IS NULL",
-    )?;
-    for part in merged(seen.copied().collect()) {
-        settle.execute(params![target_url, of.source, of.series, measure, part.start(), part.end(), when])?;
-        groups::forget(transaction, target_url, series, part)?;
-    }
-    // What was settled by this very look has not been closed in between: it keeps the time it was found at.
-    let mut open = transaction.prepare_cached(
-        "INSERT INTO difference (target_url, source, series, measure, first, last, job, table_name, target, rows_source,
-                                 rows_target, missing, extra, changed, exact, found_at, compared_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16)
-         ON CONFLICT (target_url, source, series, measure, first, last) DO UPDATE SET
-             job = ?7, table_name = ?8, target = ?9, rows_source = ?10, rows_target = ?11, missing = ?12, extra = ?13,
-             changed = ?14, exact = ?15, compared_at = ?16,
-             found_at = CASE WHEN settled_at = ?16 THEN found_at ELSE ?16 END, settled_at = NULL",
-    )?;
-    for (window, rows, groups) in &compared.differing {
-        groups::note(transaction, target_url, series, *window, groups)?;
-        open.execute(params![
-            target_url,
-            of.source,
-            of.series,
-            measure,
-            window.start(),
-            window.end(),
-            of.job,
-            of.table,
-            of.target,
-            rows.source,
-            rows.target,
-            rows.missing,
-            rows.extra,
-            rows.changed,
-            rows.exact,
-            when,
-        ])?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of() -> Of {
-        Of {
-            source: "s".into(),
-            series: "d^public^t".into(),
-            measure: "time:at".parse().unwrap(),
-            job: "j".into(),
-            table: "public.t".into(),
-            target: "public.t".into(),
-        }
-    }
-
-    fn interval(start: i64, end: i64) -> Interval<i64> {
-        Interval::new(start, end).unwrap()
-    }
-
-    fn groups() -> Vec<Group> {
-        let one = Rows { missing: 1, exact: true, ..Rows::default() };
-        [Some("OP1".into()), None].map(|value| Group { value, rows: one }).to_vec()
-    }
-
-    fn compared(second: i64, agreeing: &[(i64, i64)], differing: &[(i64, i64)]) -> Compared {
-        let one = Rows { missing: 1, exact: true, ..Rows::default() };
-        Compared {
-            of: of(),
-            at: Timestamp::from_second(second).unwrap(),
-            verdict: if differing.is_empty() { Verdict::Equal } else { Verdict::Different },
-            deep: true,
-            windows: 3,
-            rows: one,
-            agreeing: agreeing.iter().map(|one| interval(one.0, one.1)).collect(),
-            differing: differing.iter().map(|at| (interval(at.0, at.1), one, groups())).collect(),
-            error: None,
-        }
-    }
-
-    #[test]
-    fn a_difference_is_open_until_digests_agree() {
-        let mut ledger = Ledger::scratch().unwrap();
-        let open = |ledger: &Ledger| -> Vec<(i64, i64, String)> {
-            let open = ledger.open_differences("t").unwrap();
-            open.into_iter().map(|one| (one.window.start(), one.window.end(), one.found_at)).collect()
-        };
-        let time = |second: i64| at(Timestamp::from_second(second).unwrap());
-        ledger.note_compared("t", &compared(1, &[(0, 4)], &[(4, 8), (8, 12)])).unwrap();
-        assert_eq!(open(&ledger), [(4, 8, time(1)), (8, 12, time(1))]);
-        assert_eq!(open(&Ledger::scratch().unwrap()), []);
-        // Rows alone say nothing: they are in neither list.
-        ledger.note_compared("t", &compared(2, &[], &[])).unwrap();
-        assert_eq!(open(&ledger).len(), 2);
-        // Cut otherwise by now: what lies within windows that agree is settled, by however many.
-        ledger.note_compared("t", &compared(3, &[(0, 6), (6, 9)], &[(8, 12)])).unwrap();
-        assert_eq!(open(&ledger), [(8, 12, time(1))]);
-        assert_eq!(ledger.open_differences("t").unwrap()[0].groups, groups());
-        let table = &ledger.differing_tables("t").unwrap()[0];
-        assert_eq!((table.windows, table.rows.missing, &table.since), (1, 1, &time(1)));
-        ledger.note_compared("t", &compared(4, &[(8, 12)], &[])).unwrap();
-        assert_eq!((open(&ledger).len(), ledger.differing_tables("t").unwrap().len()), (0, 0));
-        let last = ledger.last_compared("t").unwrap();
-        let last = &last[&("s".to_owned(), "d^public^t".to_owned())];
-        assert_eq!((last.verdict, last.open, &last.at), (Verdict::Equal, 0, &time(4)));
-        let kept = |ledger: &Ledger| -> i64 {
-            let count = |row: &rusqlite::Row<'_>| row.get(0);
-            ledger.connection.query_row("SELECT count(*) FROM difference_group", [], count).unwrap()
-        };
-        assert_eq!(kept(&ledger), 0);
-        // What is mended goes with other old history; what is open stays however old it is.
-        let late = Timestamp::from_second(100).unwrap();
-        let gone = |ledger: &mut Ledger, look| ledger.prune(late, &[], look).unwrap().differences;
-        ledger.note_compared("t", &compared(4, &[], &[(20, 24)])).unwrap();
-        assert_eq!((gone(&mut ledger, true), gone(&mut ledger, false), gone(&mut ledger, false)), (2, 2, 0));
-        assert_eq!(open(&ledger), [(20, 24, time(4))]);
-        ledger.note_compared("t", &compared(4, &[(20, 24)], &[])).unwrap();
-        // More groups than anybody would read are told as one.
-        let mut many = compared(4, &[], &[(30, 34)]);
-        many.differing[0].2 = groups().into_iter().cycle().take(101).collect();
-        ledger.note_compared("t", &many).unwrap();
-        assert_eq!(ledger.open_differences("t").unwrap()[0].groups, []);
-        ledger.note_compared("t", &compared(4, &[(30, 34)], &[])).unwrap();
-        // A new one is a new one.
-        ledger.note_compared("t", &compared(5, &[], &[(8, 12)])).unwrap();
-        assert_eq!(open(&ledger), [(8, 12, time(5))]);
-    }
-}
+mod tests;

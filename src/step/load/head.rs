@@ -27,8 +27,8 @@ pub(super) struct Hint<'a> {
 }
 
 impl Road<'_> {
-    /// Copies the rows before the line, and stages the others with those that have their keys. Says how many are in the
-    /// target; `None`, with nothing done, where it is not to be done so.
+    /// Stages the row at the line, or else all from there on, with those that have their keys, and copies the others. Says
+    /// how many are in the target; `None`, with nothing done, where it is not to be done so.
     pub(super) fn head_and_rest(
         &self,
         session: &mut Session,
