@@ -14,6 +14,18 @@ fn standing(case: &Case) -> Vec<String> {
     found
 }
 
+/// Makes the table of alarms as plants have it, and has this case's alarms go there.
+fn alarms_go_to_a_table(case: &mut Case) {
+    case.target
+        .batch_execute(
+            "CREATE SCHEMA dm; CREATE TABLE dm.system_alarm (data_seq_id bigint, data_name varchar(64), \
+             evt_timestamp timestamp, defect_file_url text, ope_id varchar(32), index_url text); \
+             GRANT ALL ON SCHEMA dm TO loader; GRANT ALL ON dm.system_alarm TO loader",
+        )
+        .unwrap();
+    case.edit_inventory("jobs:", "alarms: { sinks: { dm: { kind: table, like: system_alarm } } }\njobs:");
+}
+
 #[test]
 fn what_is_changed_on_purpose_is_told_repaired_and_over() {
     let mut case = Case::new("full_day");
@@ -25,17 +37,9 @@ fn what_is_changed_on_purpose_is_told_repaired_and_over() {
              FROM generate_series(0, 1439) i; INSERT INTO whole SELECT i, 'w' || i FROM generate_series(1, 50) i",
         )
         .unwrap();
-    case.target
-        .batch_execute(
-            "CREATE SCHEMA dm; CREATE TABLE dm.system_alarm (data_seq_id bigint, data_name varchar(64), \
-             evt_timestamp timestamp, defect_file_url text, ope_id varchar(32), index_url text); \
-             GRANT ALL ON SCHEMA dm TO loader; GRANT ALL ON dm.system_alarm TO loader",
-        )
-        .unwrap();
     let windows = "{ table: public.t, window: { column: at, length: 4h } }";
     case.inventory_with("", DAY, &[windows, "{ table: public.whole, window: none }"]);
-    let sinks = "alarms: { sinks: { dm: { kind: table, like: system_alarm } } }\njobs:";
-    case.edit_inventory("jobs:", sinks);
+    alarms_go_to_a_table(&mut case);
     case.gpferry(&["run"]).expect(0);
     case.gpferry(&["compare", "--deep"]).expect(0);
     case.gpferry(&["alarm", "check", "--since", "24h"]).expect(0).says("NORMAL");
@@ -82,16 +86,9 @@ fn where_differences_are_told_by_group_each_group_is_an_alarm() {
              CASE i % 4 WHEN 3 THEN NULL ELSE 'OP' || i % 4 END, 'v' || i FROM generate_series(0, 1439) i",
         )
         .unwrap();
-    case.target
-        .batch_execute(
-            "CREATE SCHEMA dm; CREATE TABLE dm.system_alarm (data_seq_id bigint, data_name varchar(64), \
-             evt_timestamp timestamp, defect_file_url text, ope_id varchar(32), index_url text); \
-             GRANT ALL ON SCHEMA dm TO loader; GRANT ALL ON dm.system_alarm TO loader",
-        )
-        .unwrap();
     let table = "{ table: public.t, window: { column: at, length: 4h }, compare: { group: station } }";
     case.inventory_with("", DAY, &[table]);
-    case.edit_inventory("jobs:", "alarms: { sinks: { dm: { kind: table, like: system_alarm } } }\njobs:");
+    alarms_go_to_a_table(&mut case);
     case.gpferry(&["run"]).expect(0);
     // Two stations and rows of none in the first window, one of them in the second too.
     case.target
