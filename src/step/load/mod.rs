@@ -124,7 +124,11 @@ pub fn load_group(session: &mut Session, ground: Ground<'_>, cargo: &[Cargo<'_>]
         Err(CommitError::Unknown(error)) => return Group::Unknown(error),
     }
     Group::Answered(
-        cargo.iter().zip(inside).map(|(one, inside)| (one.index, answer(session, one, inside))).collect(),
+        cargo
+            .iter()
+            .zip(inside)
+            .map(|(one, inside)| (one.index, answer(session, ground, one, inside)))
+            .collect(),
     )
 }
 
@@ -150,9 +154,17 @@ fn one_by_one(
 }
 
 /// The answer for one unit, after the COMMIT that holds it.
-fn answer(session: &mut Session, cargo: &Cargo<'_>, inside: Inside) -> Result<Loaded, UnitFailure> {
+fn answer(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    inside: Inside,
+) -> Result<Loaded, UnitFailure> {
     match inside {
-        Inside::Copied(loaded) => Ok(loaded),
+        Inside::Copied(loaded) => {
+            forget_rejects(ground, cargo, loaded.rejected);
+            Ok(loaded)
+        }
         Inside::Failed(failure) => Err(failure),
         Inside::AlreadyThere => {
             let key = &cargo.unit.key;
@@ -206,7 +218,6 @@ fn load_one(
         Ok(Done::Copied(counts)) => match session.confirm(&cargo.unit.key, counts.loaded) {
             Ok(()) => {
                 session.release()?;
-                forget_rejects(ground, cargo, counts);
                 let (rows, rejected) = (counts.loaded, counts.rejected);
                 Ok(Inside::Copied(Loaded { rows, rejected, how: How::Now, took: begin.elapsed() }))
             }
@@ -225,11 +236,11 @@ fn load_one(
 }
 
 /// Rejects of an earlier try speak of rows that are in the target by now.
-fn forget_rejects(ground: Ground<'_>, cargo: &Cargo<'_>, counts: Counts) {
+fn forget_rejects(ground: Ground<'_>, cargo: &Cargo<'_>, rejected: u64) {
     let rule = &cargo.unit.entry.load;
     let may_have_some =
         rule.reject_limit != RejectLimit::NONE || rule.on_pk_violation == OnPkViolation::Quarantine;
-    if counts.rejected == 0 && may_have_some {
+    if rejected == 0 && may_have_some {
         ground.mount.forget_rejects(&cargo.unit.key);
     }
 }
