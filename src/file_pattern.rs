@@ -68,7 +68,7 @@ pub enum PatternError {
     /// Absolute, or with `.`, `..` or an empty part.
     #[error("it does not stay below the mount's subdirectory, or is not written plainly")]
     Outside,
-    /// A part that begins with a dot, or `manifest`, `rejects`, `….part`.
+    /// A part that begins with a dot, or `manifest`, `rejects`, `….part`, `…^seg…`.
     #[error("`{0}` is a name that gpferry keeps for itself")]
     Reserved(String),
     /// Two units would have one file.
@@ -107,7 +107,8 @@ impl FilePattern {
             if matches!(part, "" | "." | "..") || text.contains(char::is_control) {
                 return Err(PatternError::Outside);
             }
-            if part.starts_with('.') || part.ends_with(".part") {
+            // `^seg` marks one of several files of a unit.
+            if part.starts_with('.') || part.ends_with(".part") || part.contains("^seg") {
                 return Err(PatternError::Reserved(part.into()));
             }
         }
@@ -295,6 +296,7 @@ pub(crate) mod tests {
             ("", Outside),
             (".{unit}.gz", Reserved(".{unit}.gz".into())),
             ("{unit}.part", Reserved("{unit}.part".into())),
+            ("{unit}^seg{dd}.csv.gz", Reserved("{unit}^seg{dd}.csv.gz".into())),
             ("manifest/{unit}.gz", Reserved("manifest".into())),
             ("all.csv.gz", Ambiguous),
             ("{table}.csv.gz", Ambiguous),

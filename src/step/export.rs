@@ -4,7 +4,7 @@
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -325,6 +325,7 @@ fn prove(
         trailer,
         columns: Columns::clone(&order.columns),
         left_out: order.unit.rows.left_out(),
+        parts: Box::default(),
     };
     let written = Written {
         compressor: &published.compressor,
@@ -347,36 +348,46 @@ pub(super) struct Written<'a> {
     pub(super) took: Duration,
 }
 
-/// Writes a file's manifest line.
+/// Writes the manifest line of each of a unit's files.
 pub(super) fn record(
     ground: Ground<'_>,
     order: &Order<'_>,
     exported: &Exported,
     written: &Written<'_>,
 ) -> Result<(), MountError> {
-    let trailer = exported.trailer;
-    let line = json!({
-        "version": 1,
-        "source": order.unit.key.source,
-        "unit": order.unit.key.id,
-        "job": order.unit.job,
-        "file": order.file,
-        "columns": order.columns,
-        "rows": exported.rows,
-        "bytes": trailer.bytes,
-        "crc32": format!("{:08x}", trailer.crc32),
-        "data_bytes_mod_4gib": trailer.isize,
-        "compressor": written.compressor,
-        "settings": written.settings,
-        "script": written.script,
-        "began": written.began.to_string(),
-        "ended": Timestamp::now().to_string(),
-        "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
-    });
-    match ground.manifest.lock() {
-        Ok(mut manifest) => manifest.append(&line),
-        Err(poisoned) => poisoned.into_inner().append(&line),
-    }
+    let parts = exported.parts.len();
+    let lines: Vec<_> = exported
+        .files()
+        .enumerate()
+        .map(|(no, (file, trailer))| {
+            let mut line = json!({
+                "version": 1,
+                "source": order.unit.key.source,
+                "unit": order.unit.key.id,
+                "job": order.unit.job,
+                "file": file,
+                "columns": order.columns,
+                "rows": exported.rows,
+                "bytes": trailer.bytes,
+                "crc32": format!("{:08x}", trailer.crc32),
+                "data_bytes_mod_4gib": trailer.isize,
+                "compressor": written.compressor,
+                "settings": written.settings,
+                "script": written.script,
+                "began": written.began.to_string(),
+                "ended": Timestamp::now().to_string(),
+                "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
+            });
+            if parts > 0 {
+                // Nobody counted the rows of one part.
+                line["rows"] = serde_json::Value::Null;
+                line["part"] = json!({ "no": no, "of": parts, "rows_of_all": exported.rows });
+            }
+            line
+        })
+        .collect();
+    let mut manifest = ground.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().try_for_each(|line| manifest.append(line))
 }
 
 fn refused(

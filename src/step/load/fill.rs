@@ -92,7 +92,7 @@ pub(super) fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<
         Stage::Load,
         format!(
             "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
-            ground.mount.path(&cargo.exported.file).display(),
+            ground.mount.path(&cargo.exported.named()).display(),
             cargo.exported.rows
         ),
         "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
@@ -126,7 +126,7 @@ impl Sieve<'_, '_> {
             }
         }
         let last = cutter.finish().map_err(|error| {
-            let file = ground.mount.path(&self.cargo.exported.file);
+            let file = ground.mount.path(&self.cargo.exported.named());
             let remedy = "look at the file: it is not CSV as PostgreSQL writes it";
             failed(UnitFailure::new(Stage::Load, format!("{}: {error}", file.display()), remedy))
         })?;
