@@ -201,7 +201,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::inventory::{Compressor, Cut, ExportRule, LoadRule, NullWindow};
+    use crate::inventory::{Compressor, Cut, ExportMethod, ExportRule, LoadRule, NullWindow};
     use crate::inventory::{TableEntry, TableSelector, WindowBy, WindowRule};
     use crate::measure::{Measure, Scale};
     use crate::names::TableName;
@@ -227,7 +227,13 @@ pub(crate) mod tests {
             filter: None,
             load: LoadRule::default(),
             late_after: None,
-            export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
+            export: ExportRule {
+                timeout: lag,
+                retries: 0,
+                slice_bytes: 0,
+                compressor: Compressor::Auto,
+                method: ExportMethod::Auto,
+            },
             compare: Default::default(),
         };
         let series = series_of("d", &table, None);

@@ -22,8 +22,10 @@ use crate::stop::Stop;
 use crate::unit::{part_path, parts_path};
 
 mod below;
+mod sign;
 mod sweep;
 
+pub use sign::Sign;
 pub use sweep::Swept;
 
 /// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
@@ -122,6 +124,16 @@ pub enum MountError {
         /// The file.
         path: PathBuf,
     },
+    /// Not every segment has published a part of the unit, and one alone.
+    #[error("{}: {found} parts were published, and not a whole one of each of {wanted} segments", .path.display())]
+    Parts {
+        /// The parts.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+        /// How many there have to be.
+        wanted: u32,
+    },
     /// A symbolic link stands where a file or a directory should.
     #[error("{} is a symbolic link, or is behind one, and none is followed there", .path.display())]
     Link {
@@ -153,6 +165,7 @@ impl MountError {
             Self::Absent { .. } | Self::NotAsPublished { .. } => true,
             Self::Unusable { .. }
             | Self::Changed { .. }
+            | Self::Parts { .. }
             | Self::Link { .. }
             | Self::Unremovable { .. }
             | Self::Unreadable { .. } => false,
@@ -169,7 +182,7 @@ impl MountError {
             Self::Absent { .. } => "check that the source host and the runner mount the same export \
                  (`findmnt` on both), and that `mount.path` and the source's `mount` name the same directory"
                 .into(),
-            Self::NotAsPublished { .. } | Self::Changed { .. } => {
+            Self::NotAsPublished { .. } | Self::Changed { .. } | Self::Parts { .. } => {
                 "run again: the unit is exported afresh. If it comes back, look for something that writes \
                  or copies below the mount, and for errors of its server"
                     .into()
