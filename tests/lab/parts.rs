@@ -27,7 +27,7 @@ impl World {
 
     /// The same, with the mount in a directory of this name below the test's own.
     fn at(name: &str, below: &str) -> Option<Self> {
-        let from = Source::new(&format!("{name}_from"))?;
+        let from = Source::new(&format!("{name}_from_{}", std::process::id()))?;
         let case = Case::new(name);
         let world = Self { case, from };
         let mut client = postgres::Client::connect(&world.url(), postgres::NoTls).unwrap();
