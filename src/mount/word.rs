@@ -1,8 +1,7 @@
 //! A word that the runner leaves on the mount, for others to prove that they see the same directory.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 
 use super::{Mount, MountError, below};
 
-/// Where it lies, below the mount's subdirectory: beside the manifests.
-const DIRECTORY: &str = "manifest";
 /// How the name of each begins and ends.
 const BEGIN: &str = ".word.";
 const END: &str = ".txt";
@@ -21,7 +18,7 @@ const OLD: Duration = Duration::from_secs(3600);
 /// The word, and its file, which goes with it.
 #[derive(Debug)]
 pub struct Word {
-    directory: File,
+    directory: OwnedFd,
     name: String,
     text: String,
 }
@@ -29,7 +26,7 @@ pub struct Word {
 impl Word {
     /// Path below the mount's subdirectory.
     pub fn path(&self) -> PathBuf {
-        Path::new(DIRECTORY).join(&self.name)
+        PathBuf::from(&self.name)
     }
 
     /// What it says: hexadecimal digits that nobody can guess.
@@ -47,10 +44,10 @@ impl Drop for Word {
 }
 
 impl Mount {
-    /// Leaves a word of a run, readable for the mount's group; those that dead runs left are removed.
+    /// Leaves a word of a run in the mount's subdirectory, readable for its group; those that dead runs left are removed.
     ///
     /// # Errors
-    /// [`MountError::Unusable`] where the runner cannot write below the mount.
+    /// [`MountError::Unusable`] where there is no subdirectory yet, or the runner cannot write there.
     pub fn leave_word(&self, run: &str) -> Result<Word, MountError> {
         let mut bytes = [0; 8];
         let drawn = openssl::rand::rand_bytes(&mut bytes).map_err(io::Error::other);
@@ -58,10 +55,7 @@ impl Mount {
         let name = format!("{BEGIN}{run}.{text}{END}");
         let left = || -> io::Result<Word> {
             drawn?;
-            self.make(&File::open(&self.root)?, &self.subdir)?;
-            let root = self.subdirectory()?;
-            self.make(&root, DIRECTORY)?;
-            let directory = File::from(below::directory(&root, Path::new(DIRECTORY))?);
+            let directory = self.subdirectory()?;
             forget_old(&directory);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             let mode = Mode::from_raw_mode(0o640);
@@ -74,7 +68,7 @@ impl Mount {
             file.sync_all()?;
             Ok(word)
         };
-        left().map_err(|error| MountError::Unusable { path: self.path(Path::new(DIRECTORY)), error })
+        left().map_err(|error| MountError::Unusable { path: self.path(Path::new("")), error })
     }
 }
 
@@ -96,7 +90,7 @@ fn forget_old(directory: impl AsFd) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::MetadataExt;
     use std::time::SystemTime;
 
@@ -111,6 +105,8 @@ mod tests {
             ..Default::default()
         };
         let mount = Mount::open(&written).unwrap();
+        assert!(matches!(mount.leave_word("run0"), Err(MountError::Unusable { .. })));
+        fs::create_dir(directory.path().join("file2GP")).unwrap();
         let word = mount.leave_word("run1").unwrap();
         let path = mount.path(&word.path());
         assert_eq!(fs::read_to_string(&path).unwrap(), word.text());

@@ -98,19 +98,30 @@ fn segments(cluster: &Cluster) -> String {
     format!("{} segments on {hosts} host{}", cluster.segments, if hosts == 1 { "" } else { "s" })
 }
 
-/// What `plan` says of it, in one line.
-pub fn words(loader: Loader, facts: &Facts) -> String {
-    match way_of_large(loader, facts) {
-        Err(no) => format!("{} (try: {})", no.why, no.remedy),
-        Ok(Choice { inlet: Inlet::Copy, why }) => format!("by COPY through the coordinator, since {why}"),
-        Ok(Choice { inlet: Inlet::Segments, why }) if loader == Loader::Segments => {
+/// A choice, in one line.
+pub fn words(loader: Loader, choice: &Choice) -> String {
+    let why = &choice.why;
+    match choice.inlet {
+        Inlet::Copy => format!("by COPY through the coordinator, since {why}"),
+        Inlet::Segments if loader == Loader::Segments => {
             format!("the segments read every file themselves, since {why}")
         }
-        Ok(Choice { inlet: Inlet::Segments, why }) => format!(
-            "the segments read files of {} MiB and more themselves, since {why}, if they see the mount \
-             (gpferry preflight proves it); the others by COPY",
+        Inlet::Segments => format!(
+            "the segments read files of {} MiB and more themselves, since {why}; the others by COPY",
             LARGE >> 20
         ),
+    }
+}
+
+/// What `plan` says, which has nobody read anything.
+pub fn planned(loader: Loader, facts: &Facts) -> String {
+    match way_of_large(loader, facts) {
+        Err(no) => format!("{} (try: {})", no.why, no.remedy),
+        Ok(choice) if choice.inlet == Inlet::Segments => {
+            let words = words(loader, &choice);
+            format!("{words}; gpferry preflight proves that they see the mount")
+        }
+        Ok(choice) => words(loader, &choice),
     }
 }
 
@@ -127,12 +138,13 @@ pub struct Inlets {
 impl Inlets {
     /// Of an inventory.
     pub fn new(inventory: &Inventory) -> Self {
+        Self { loader: inventory.target.loader, root: Self::root_of(inventory), sight: Mutex::default() }
+    }
+
+    /// The mount's subdirectory, as the segments' hosts see it.
+    pub fn root_of(inventory: &Inventory) -> PathBuf {
         let mount = inventory.target.mount.as_ref().unwrap_or(&inventory.mount.path);
-        Self {
-            loader: inventory.target.loader,
-            root: mount.join(&inventory.mount.subdir),
-            sight: Mutex::default(),
-        }
+        mount.join(&inventory.mount.subdir)
     }
 
     /// The way of a file of so many compressed bytes, inside a unit's transaction.
@@ -289,19 +301,19 @@ mod tests {
     #[test]
     fn a_plan_says_the_way_and_why() {
         let told = [
-            words(Loader::Auto, &facts(None)),
-            words(Loader::Auto, &facts(cluster(2, true))),
-            words(Loader::Auto, &facts(cluster(16, true))),
-            words(Loader::Auto, &facts(cluster(16, false))),
-            words(Loader::Segments, &facts(cluster(2, true))),
-            words(Loader::Segments, &facts(None)),
+            planned(Loader::Auto, &facts(None)),
+            planned(Loader::Auto, &facts(cluster(2, true))),
+            planned(Loader::Auto, &facts(cluster(16, true))),
+            planned(Loader::Auto, &facts(cluster(16, false))),
+            planned(Loader::Segments, &facts(cluster(2, true))),
+            planned(Loader::Segments, &facts(None)),
         ];
         insta::assert_snapshot!(told.join("\n"), @r"
             by COPY through the coordinator, since the target has no segments
             by COPY through the coordinator, since 2 segments on 2 hosts are too few to outdo it
-            the segments read files of 16 MiB and more themselves, since there are 16 segments on 2 hosts, if they see the mount (gpferry preflight proves it); the others by COPY
+            the segments read files of 16 MiB and more themselves, since there are 16 segments on 2 hosts; the others by COPY; gpferry preflight proves that they see the mount
             by COPY through the coordinator, since only a superuser may have segments run commands
-            the segments read every file themselves, since the inventory says so
+            the segments read every file themselves, since the inventory says so; gpferry preflight proves that they see the mount
             `loader: segments` is not possible: the target has no segments (try: write `loader: auto` or `loader: copy` at the target)
             ");
     }
