@@ -37,7 +37,15 @@ pub(crate) fn is_missing_for(what: &str) -> bool {
     !is_target()
 }
 
-/// The superuser there, and the loader that all tests are to use, where one is named.
+/// Whether something about the rights of a user is left out, since all tests load as a superuser; says so there.
+pub(crate) fn loads_as_superuser(what: &str) -> bool {
+    if forced_loader().is_some() {
+        eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
+    }
+    forced_loader().is_some()
+}
+
+/// The loader that all tests are to use, where one is named.
 pub(crate) fn forced_loader() -> Option<String> {
     env::var(LOADER).ok().filter(|_| is_target())
 }
@@ -94,6 +102,9 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     eprintln!("the target of these tests is {version}");
     if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = 'loader'", &[]).unwrap().is_none() {
         client.batch_execute("CREATE ROLE loader LOGIN").unwrap();
+    }
+    if forced_loader().is_some() {
+        lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
     }
     for (key, value) in
         [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]
