@@ -37,7 +37,7 @@ pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::{LACKING, TargetError};
-pub use external::{Origin, ServedFile, quotable};
+pub use external::{Origin, ServedFile};
 pub use facts::{Cluster, Facts, Family};
 pub use load_log::{Claim, Counts, Entry, LogRow};
 pub use owed::KeyError;

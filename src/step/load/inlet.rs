@@ -1,7 +1,7 @@
 //! By what way a unit's file gets into a table: by COPY through the coordinator, or read by the segments themselves.
 //!
 //! The choice is a pure function of what the server is, who the user is and how large the file is. What it cannot know
-//! is whether the segments' hosts see the mount: that is proven once a run, by a word that each segment reads.
+//! is whether the segments' hosts see the mount: that is proven once a run, by a sign that each segment reads.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::NotLoaded;
 use crate::inventory::{Inventory, Loader};
-use crate::mount::{Mount, MountError};
+use crate::mount::{Exported, Mount, MountError};
 use crate::step::{Stage, UnitFailure};
-use crate::target::{Cluster, Facts, ServedFile, Session, TargetError, quotable};
+use crate::target::{Cluster, Facts, ServedFile, Session, TargetError};
 
 /// From so many segments on they read large files faster than one stream through the coordinator brings them: measured
 /// with two cores, COPY takes two thirds of the time of two segments.
@@ -195,13 +195,13 @@ impl Inlets {
         Ok(seen)
     }
 
-    /// A published file, as the segments see it.
-    pub(super) fn served(&self, file: &Path, bytes: u64) -> Result<ServedFile, NotLoaded> {
-        let path = self.root.join(file);
-        match quotable(&path) {
-            Some(path) => Ok(ServedFile { path: path.into(), bytes }),
-            None => Err(failed(&impossible("the mount's path cannot be written in a command", COPY))),
-        }
+    /// A unit's files, as the segments see them.
+    pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
+        let served =
+            exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
+        served
+            .collect::<Option<_>>()
+            .ok_or_else(|| failed(&impossible("the mount's path cannot be written in a command", COPY)))
     }
 }
 
@@ -213,7 +213,7 @@ fn failed(no: &Impossible) -> NotLoaded {
 /// Why it is not proven that segments see the mount.
 #[derive(Debug)]
 pub enum Unproven {
-    /// The word cannot be written.
+    /// The sign cannot be put up.
     Mount(MountError),
     /// A segment could not read it, or the coordinator refused.
     Target(TargetError),
@@ -250,18 +250,18 @@ impl Unproven {
     }
 }
 
-/// Writes a word onto the mount and has every segment read it. Whatever the session did of it, the caller rolls back.
+/// Puts a sign up on the mount and has every segment read it. Whatever the session did of it, the caller rolls back.
 ///
 /// # Errors
 /// [`Unproven`].
 pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Result<(), Unproven> {
-    let word = mount.leave_word(run).map_err(Unproven::Mount)?;
-    let path = root.join(word.path());
-    let path = quotable(&path).ok_or(Unproven::Path)?;
-    let read = session.segments_read(path, run).map_err(Unproven::Target)?;
+    let sign = mount.sign(run).map_err(Unproven::Mount)?;
+    let bytes = sign.text().len() as u64;
+    let file = ServedFile::new(&root.join(sign.file()), bytes).ok_or(Unproven::Path)?;
+    let read = session.segments_read(&file, run).map_err(Unproven::Target)?;
     let all = session.facts().cluster.as_ref().map_or(0, |cluster| cluster.segments);
     let others: Vec<i32> =
-        read.iter().filter(|(_, said)| said != word.text()).map(|(segment, _)| *segment).collect();
+        read.iter().filter(|(_, said)| said != sign.text()).map(|(segment, _)| *segment).collect();
     if !others.is_empty() {
         Err(Unproven::Other(others))
     } else if read.len() != all {
