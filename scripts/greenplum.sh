@@ -895,7 +895,7 @@ taken_back() {   # no statement …
         case $statement in 'INSERT '*) inserted=$copied ;; esac
     done
     if [[ -z $troubled ]]; then
-        printf "\\copy (select line from pg_temp.gpferry_seen) to '%s/rows'\n\\echo %s %s.\n" "$tmp" "$mark" "$no" >&7 2>/dev/null
+        printf "\\\\copy (select line from pg_temp.gpferry_seen) to '%s/rows'\n\\\\echo %s %s.\n" "$tmp" "$mark" "$no" >&7 2>/dev/null
         await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
     fi
     local failed=$troubled because=$said rows=$copied

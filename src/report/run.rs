@@ -13,7 +13,7 @@ use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
 use crate::inventory::Rejects;
 use crate::ledger::State;
-use crate::plan::{Change, Plan};
+use crate::plan::{Change, Note, Plan};
 use crate::step::UnitFailure;
 use crate::step::load::How;
 use crate::target::Kind;
@@ -112,8 +112,8 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     // What a plan says beforehand; but this only the run found out.
-    let large = plan.notes.iter().filter(|note| matches!(note.change, Change::Large { .. }));
-    shown.push_str(&super::plan::notes(large));
+    let found_out = |note: &&Note| matches!(note.change, Change::Large { .. } | Change::Exported { .. });
+    shown.push_str(&super::plan::notes(plan.notes.iter().filter(found_out)));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&keys::owed(&outcome.owed));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));

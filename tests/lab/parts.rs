@@ -27,8 +27,8 @@ impl World {
 
     /// The same, with the mount in a directory of this name below the test's own.
     fn at(name: &str, below: &str) -> Option<Self> {
-        let from = Source::new(&format!("{name}_from"))?;
-        let case = Case::new(name);
+        let from = Source::new(&format!("{name}_from_{}", std::process::id()))?;
+        let case = Case::new(&format!("{name}_{}", std::process::id()));
         let world = Self { case, from };
         let mut client = postgres::Client::connect(&world.url(), postgres::NoTls).unwrap();
         // The group that the segments write as.
@@ -37,12 +37,17 @@ impl World {
         fs::set_permissions(lab().get("LAB_MOUNT"), fs::Permissions::from_mode(0o2775)).unwrap();
         let owner = fs::metadata(lab().get("LAB_MOUNT")).unwrap().uid();
         let mount = world.case.mount();
-        for directory in [mount.clone(), mount.join(below)] {
+        for directory in [mount, world.mount(below)] {
             let _ = fs::create_dir(&directory);
             chown(&directory, Some(owner), Some(group)).unwrap();
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o2770)).unwrap();
         }
         Some(world)
+    }
+
+    /// The mount in a directory of this name.
+    fn mount(&self, below: &str) -> PathBuf {
+        if below.is_empty() { self.case.mount() } else { self.case.mount().join(below) }
     }
 
     fn url(&self) -> String {
@@ -52,7 +57,7 @@ impl World {
 
     /// An inventory that exports from there by segments; `below`: the directory of the mount.
     fn inventory(&self, below: &str, job: &str, tables: &[&str]) {
-        let mount = self.case.mount().join(below);
+        let mount = self.mount(below);
         self.case.inventory_with(&format!("    segments: {{ mount: '{}' }}\n", quoted(&mount)), job, tables);
         let name = self.case.database();
         let lab = lab();
@@ -111,7 +116,7 @@ impl World {
 
     /// External tables, and sessions that export.
     fn left_in_the_source(&mut self) -> i64 {
-        let query = "SELECT (SELECT count(*) FROM pg_exttable) + (SELECT count(*) FROM pg_stat_activity \
+        let query = "SELECT (SELECT count(*) FROM pg_class WHERE relname LIKE 'gpferry%') + (SELECT count(*) FROM pg_stat_activity \
              WHERE application_name LIKE 'gpferry%' AND datname = current_database())";
         self.from.client.query_one(query, &[]).unwrap().get(0)
     }
