@@ -183,7 +183,7 @@ const LOADERS: [(&str, Loader); 5] = [
 fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
     const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
     let mut target = Target::default();
-    let known = &["url", "loader", "sessions", "log_schema"];
+    let known = &["url", "loader", "mount", "sessions", "log_schema"];
     let Some(fields) = reader.fields(at, known, "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
     else {
         return target;
@@ -199,6 +199,7 @@ fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
     if let Some(loader) = fields.get("loader").and_then(|at| word(reader, &at, &LOADERS)) {
         target.loader = loader;
     }
+    target.mount = fields.get("mount").and_then(|at| absolute(reader, &at, "mount: /mnt/dataTransfer"));
     if let Some(sessions) = fields.get("sessions").and_then(|at| whole(reader, &at, 1..=256, "sessions: 4")) {
         target.sessions = sessions as usize;
     }
@@ -263,6 +264,12 @@ impl Default for Mount {
 impl Default for Target {
     /// The defaults of a URL that is still to be filled in.
     fn default() -> Self {
-        Self { url: String::new(), loader: Loader::Auto, sessions: 4, log_schema: "gpferry".into() }
+        Self {
+            url: String::new(),
+            loader: Loader::Auto,
+            mount: None,
+            sessions: 4,
+            log_schema: "gpferry".into(),
+        }
     }
 }

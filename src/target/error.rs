@@ -113,7 +113,7 @@ impl TargetError {
         match self {
             Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
             Self::Refused { sqlstate, .. } => {
-                !["08", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
+                !["08", "38", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
         }
     }
@@ -173,6 +173,10 @@ fn remedy(sqlstate: &str) -> &'static str {
         "53100" => "the target's disk is full: make room, and run again",
         "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
         "57P01" | "57P02" | "57P03" => "the server was stopped or restarted: look at its log, and run again",
+        "38000" => {
+            "a command failed on a segment's host: see that the mount is there on all of them, and readable for the \
+             user that runs the segments; gpferry preflight proves it"
+        }
         "55P03" => {
             "somebody holds a lock on it: look at pg_locks and pg_stat_activity in the target; \
              `load.lock_timeout` says how long a load waits for one"
@@ -212,11 +216,19 @@ fn message(refused: &DbError) -> String {
     format!("{}{place}", sql::without_values(message))
 }
 
-/// `line 7, column price` out of `COPY t, line 7, column price: "x"`.
-fn place_in_file(context: &str) -> Option<&str> {
+/// `line 7, column price` out of `COPY t, line 7, column price: "x"`, and out of what Greenplum says of a table that
+/// segments read: `External table t, line 7 of execute:…, column price`.
+fn place_in_file(context: &str) -> Option<String> {
     let line = &context[context.find(", line ")? + 2..];
     let line = line.split('\n').next().unwrap_or(line);
-    Some(line.find(": \"").map_or(line, |at| &line[..at]))
+    let place = line.find(": \"").map_or(line, |at| &line[..at]);
+    Some(match place.split_once(" of ") {
+        Some((line, rest)) => {
+            let column = rest.rfind(", column ").map_or("", |at| &rest[at..]);
+            format!("{line}{column}")
+        }
+        None => place.to_owned(),
+    })
 }
 
 /// Takes `  (seg0 127.0.0.1:6433 pid=21903)` off the end of a Greenplum message.
@@ -242,10 +254,12 @@ mod tests {
             "invalid input syntax for type integer: \"…\""
         );
         assert_eq!(
-            place_in_file("COPY t, line 7, column price: \"x, line 9\""),
+            place_in_file("COPY t, line 7, column price: \"x, line 9\"").as_deref(),
             Some("line 7, column price")
         );
-        assert_eq!(place_in_file("COPY t, line 7"), Some("line 7"));
+        assert_eq!(place_in_file("COPY t, line 7").as_deref(), Some("line 7"));
+        let read = "External table e, line 7 of execute:gzip -dc 'a, b', column price";
+        assert_eq!(place_in_file(read).as_deref(), Some("line 7, column price"));
         assert_eq!(place_in_file("SQL function f"), None);
     }
 

@@ -30,6 +30,7 @@ mod proxy;
 mod refuses;
 mod repair;
 mod secrets;
+mod segments;
 mod slices;
 mod ssh;
 mod support;

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 
+use crate::greenplum;
 use crate::support::{Case, Ran};
 
 /// A case with one exported file of two gzip members' worth of rows, and what happens when it is damaged.
@@ -84,7 +85,7 @@ fn a_missing_last_member_is_named_where_the_ledger_was_fooled_too() {
             .unwrap();
     };
     publish(&case, &first, 100);
-    case.gpferry(&["load"]).expect(3).says("the source's COPY reported 100 rows, the target's COPY 60");
+    case.gpferry(&["load"]).expect(3).says("the source reported 100 rows, the target 60");
     assert_eq!(case.count("SELECT count(*) FROM t"), 0);
     // Both members, as pigz or a concatenation would leave them, are read to the end.
     case.gpferry(&["export"]).expect(0);
@@ -179,6 +180,9 @@ fn a_value_that_does_not_fit_is_placed_and_not_shown() {
 
 #[test]
 fn a_table_the_loader_may_not_write_fails_alone() {
+    if greenplum::loads_as_superuser("who may not INSERT") {
+        return;
+    }
     let mut case = Case::new("grant");
     case.both("CREATE TABLE a (id int); CREATE TABLE b (id int); CREATE TABLE c (id int)");
     case.source
