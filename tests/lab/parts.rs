@@ -457,3 +457,101 @@ fn what_is_forced_and_cannot_be_says_what_is_missing_and_plan_shows_the_choice()
     assert!(world.case.files()[0].to_string_lossy().ends_with("all.csv.gz"));
     assert_eq!(world.left_in_the_source(), 0);
 }
+
+/// What the script says to these requests, asked by hand on this machine.
+fn by_hand(world: &World, requests: &[String]) -> String {
+    let Source { name, host, port, admin, .. } = &world.from;
+    let set = |name: &str, value: &str| format!("set\t{name}\t{value}\n");
+    let mount = world.case.mount();
+    let text = [
+        "hello\t1\tN\t0\t60\n".to_owned(),
+        set("PGHOST", host),
+        set("PGPORT", &port.to_string()),
+        set("PGUSER", admin),
+        set("PGDATABASE", name),
+        set("MOUNT", &mount.display().to_string()),
+        set("PART", "r.1"),
+        requests.concat(),
+        "end\n".to_owned(),
+    ];
+    fs::write(world.case.path("requests"), text.concat()).unwrap();
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-c", "bash \"$2\" export <\"$1\"", "hand"])
+        .arg(world.case.path("requests"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/greenplum.sh"))
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_script_takes_only_whole_parts_of_every_segment_and_no_statement_that_leads_elsewhere() {
+    let Some(mut world) = World::new("parts_hand") else { return };
+    world.source("CREATE TABLE t (id int) DISTRIBUTED BY (id); INSERT INTO t SELECT generate_series(1, 100)");
+    let primaries = world.primaries();
+    let (mount, elsewhere) = (world.case.mount(), world.case.mount().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    let owner = fs::metadata(&mount).unwrap();
+    chown(&elsewhere, Some(owner.uid()), Some(owner.gid())).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o2770)).unwrap();
+    let witness = world.case.path("witness");
+    let ask = |no: usize, parts: usize, name: &str, written: &Path, query: &str| {
+        let table = gpferry::names::TableName::new("public", "t").unwrap();
+        let file = written.join(format!("{name}.csv.gz"));
+        let parts_of = gpferry::source::segments::Parts {
+            file: &file,
+            tag: "r.1",
+            compressor: gpferry::inventory::Compressor::Auto,
+        };
+        let columns = gpferry::source::segments::Columns::Like;
+        let made = gpferry::source::segments::statements(parts_of, &table, &columns, query).unwrap();
+        let path = mount.join("f").join(format!("{name}.csv.gz"));
+        let [create, look, insert] = [made.create, made.look, made.insert];
+        format!("segments\t{no}\t{}\t{parts}\t{create}\t{look}\t{insert}\n", path.display())
+    };
+    let here = mount.join("f");
+    let all = "SELECT \"id\" FROM \"public\".\"t\"";
+    let odd = |no: usize, tail: &str| ask(no, primaries, "odd", &here, &format!("{all} WHERE {tail}"));
+    let touch = format!("touch {}", witness.display());
+    let said = by_hand(
+        &world,
+        &[
+            // What another way, or more segments, left of the unit.
+            ask(0, primaries, "good", &here, all),
+            ask(1, primaries, "lost", &elsewhere, all),
+            ask(2, primaries + 1, "more", &here, all),
+            ask(3, primaries, "none", &here, &format!("{all} WHERE false")),
+            odd(4, &format!("id = 1; \\! {touch}")),
+            odd(5, &format!("'' <> E'\\'' \\! {touch} ''")),
+            odd(6, "id = :HOST"),
+            odd(7, "id = 1 -- x"),
+            odd(8, "id / 0 = 1"),
+            format!(
+                "look\t9\t{}\n",
+                "CREATE READABLE EXTERNAL WEB TEMP TABLE gpferry_seen (line text) EXECUTE 'echo seen $GP_SEGMENT_ID' ON ALL FORMAT 'text' (DELIMITER 'off')"
+            ),
+        ],
+    );
+    let of = |no: usize, word: &str| {
+        let head = format!("N\t{word}\t{no}\t");
+        said.lines().filter(|line| line.starts_with(&head)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(of(0, "ok")[0].starts_with("N\tok\t0\t100\t") && of(0, "part").len() == primaries, "{said}");
+    assert!(of(1, "error")[0].contains("is it another directory?"), "{said}");
+    assert!(of(2, "error")[0].contains("where 3 were expected") || primaries != 2, "{said}");
+    assert!(of(3, "ok")[0].starts_with("N\tok\t3\t0\t") && of(3, "part").len() == primaries, "{said}");
+    for no in 4..=7 {
+        assert!(of(no, "error")[0].contains("the statement holds"), "{no}: {said}");
+    }
+    assert!(of(8, "error")[0].contains("22012"), "{said}");
+    assert_eq!(of(9, "row").len(), primaries, "{said}");
+    assert!(said.contains("N\tend\t0") && !witness.exists(), "{said}");
+    let mut files: Vec<_> = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    let expected: Vec<std::ffi::OsString> = ["good", "none"]
+        .iter()
+        .flat_map(|name| (0..primaries).map(move |no| format!("{name}^seg{no}.csv.gz").into()))
+        .collect();
+    assert_eq!(files, expected, "nothing half-written is left where the script can see it");
+    assert_eq!(world.left_in_the_source(), 0);
+}
