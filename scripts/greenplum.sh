@@ -885,12 +885,15 @@ send_rows() {   # no
 # Runs statements in one transaction, which is taken back: what they make stays for nobody. The last of them made a table
 # of what each segment says, which is read into a file. Sets inserted; where it returns 1, code, mine and why.
 taken_back() {   # no statement …
-    local no=$1 statement
+    local no=$1 statement backend=''
     shift
     inserted='' mine=-
+    printf "\\\\copy (select pg_backend_pid()) to '%s/rows'\n\\\\echo %s %s.\n" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
+    read -r backend <"$tmp/rows"
     for statement in BEGIN "$@"; do
         printf '%s;\n\\echo %s %s.\n' "$statement" "$mark" "$no" >&7 2>/dev/null
-        await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
+        await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; end_backend "$backend"; return 1; }
         [[ -z $troubled ]] || break
         case $statement in 'INSERT '*) inserted=$copied ;; esac
     done
@@ -908,6 +911,14 @@ taken_back() {   # no statement …
     await "$no" || :                       # the session is gone, and the transaction with it
     copied=$rows code=1 why=$because
     [[ -z $failed ]]
+}
+
+# An INSERT does not notice that its client is gone before it is done.
+end_backend() {   # pid
+    local why state code said          # of the unit
+    [[ $1 =~ ^[0-9]+$ ]] || return 0
+    timeout 20 "$psql" -X -A -t -w >/dev/null 2>&1 3>&- 4<&- 5>&- </dev/null -c "select pg_terminate_backend(pid) \
+        from pg_stat_activity where pid = $1 and query like 'INSERT INTO pg_temp.gpferry_out %'"
 }
 
 look_one() {   # no statement

@@ -366,6 +366,30 @@ fn a_compressor_that_dies_on_one_segment_fails_the_unit_and_leaves_nothing() {
 }
 
 #[test]
+fn a_client_that_dies_on_the_source_host_takes_the_statement_of_the_segments_with_it() {
+    let Some(mut world) = World::new("parts_psql") else { return };
+    // It would go on for half an hour.
+    slow(&mut world, 6_000);
+    world.case.edit_inventory("% 500 = 0 THEN 0.3", "% 500 = 0 THEN 300");
+    let run = world.case.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("no compressor is at work", Duration::from_secs(60), || !world.compressors().is_empty());
+    let mark = format!("PGDATABASE={}", world.from.name);
+    let is_client = |process: &PathBuf| {
+        fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "psql")
+            && fs::read(process.join("environ"))
+                .is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == mark.as_bytes()))
+    };
+    let mut processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let client = processes.find(is_client).expect("a psql");
+    let pid = client.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stdout));
+    world.nothing_is_left();
+    assert_eq!(world.compressors(), Vec::<u32>::new());
+}
+
+#[test]
 fn a_runner_that_is_killed_leaves_nothing_behind_and_a_stop_ends_at_once() {
     let Some(mut world) = World::new("parts_dead") else { return };
     slow(&mut world, 60_000);
