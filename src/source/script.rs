@@ -19,6 +19,8 @@ use crate::remote::{Channel, CommandFailed, Ending, Remote, Status};
 const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
 /// Calls a script that people already have.
 const ARGV: &str = include_str!("../../scripts/argv.sh");
+/// Starts a gpfdist and ends it.
+const GPFDIST: &str = include_str!("../../scripts/gpfdist.sh");
 
 /// Ends a script that is sent over stdin.
 const END_OF_SCRIPT: &str = "#gpferry: end of script";
@@ -80,6 +82,11 @@ impl Script {
     /// The script for Greenplum and PostgreSQL.
     pub fn greenplum() -> Self {
         Self::bundled(GREENPLUM, Place::Installed)
+    }
+
+    /// The script that starts a gpfdist and ends it.
+    pub fn gpfdist() -> Self {
+        Self::bundled(GPFDIST, Place::Piped)
     }
 
     fn bundled(text: &'static str, place: Place) -> Self {

@@ -7,6 +7,7 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
+use super::gpfdist::GpfdistError;
 use crate::sql;
 
 /// What the target refused.
@@ -52,6 +53,9 @@ pub enum TargetError {
         /// The line of the copied data at which it happened, as far as the server says.
         line: Option<u64>,
     },
+    /// No gpfdist serves what the segments were to read.
+    #[error(transparent)]
+    Gpfdist(#[from] GpfdistError),
 }
 
 impl TargetError {
@@ -73,7 +77,7 @@ impl TargetError {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Refused { sqlstate, .. } => Some(sqlstate),
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => None,
         }
     }
 
@@ -81,7 +85,11 @@ impl TargetError {
     pub fn violated_key(&self) -> Option<&str> {
         match self {
             Self::Refused { sqlstate, constraint, .. } if sqlstate == "23505" => constraint.as_deref(),
-            Self::Refused { .. } | Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Refused { .. }
+            | Self::Address { .. }
+            | Self::Connect { .. }
+            | Self::Lost { .. }
+            | Self::Gpfdist(_) => None,
         }
     }
 
@@ -89,7 +97,7 @@ impl TargetError {
     pub fn line(&self) -> Option<u64> {
         match self {
             Self::Refused { line, .. } => *line,
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => None,
         }
     }
 
@@ -100,6 +108,7 @@ impl TargetError {
             Self::Connect { transient, .. } => *transient,
             Self::Lost { .. } => true,
             Self::Address { .. } => false,
+            Self::Gpfdist(error) => error.can_retry(),
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
                     || ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "58M01"]
@@ -111,7 +120,7 @@ impl TargetError {
     /// Is it the unit's own fault, and no trouble of server or network that others share?
     pub fn is_units_own(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => false,
             Self::Refused { sqlstate, .. } => {
                 !["08", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
@@ -122,7 +131,7 @@ impl TargetError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
-            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } => false,
+            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } | Self::Gpfdist(_) => false,
         }
     }
 
@@ -139,6 +148,7 @@ impl TargetError {
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Gpfdist(error) => error.remedy().to_owned(),
             Self::Address { .. } => "correct `target.url` in the inventory or the PG* variables".into(),
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
