@@ -173,6 +173,16 @@ impl CheckedReader {
         Self { tell: Some(Box::new(tell)), ..self }
     }
 
+    /// Reads all of it, for the sake of the checks alone.
+    ///
+    /// # Errors
+    /// [`GzipError`] names what is wrong.
+    pub fn drain(mut self) -> Result<(), GzipError> {
+        let mut buffer = vec![0; READ_BUFFER];
+        while self.next(&mut buffer)? > 0 {}
+        Ok(())
+    }
+
     /// How much data the trailer speaks of, in bytes: exact for one member of less than 4 GiB, else a hint.
     pub fn expected(&self) -> usize {
         self.expected

@@ -27,6 +27,11 @@ pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A word of a command that a segment's `sh` runs, in single quotes. The text must not hold control characters.
+pub fn shell(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// Does this SQLSTATE say that a statement was cancelled, by its time limit or by somebody? Greenplum has a second one
 /// for it, for when its segments were at work.
 pub fn is_cancelled(sqlstate: &str) -> bool {

@@ -10,14 +10,15 @@ use crate::cli::{Cli, Command, Common, Format, Narrow, Planned, Select};
 use crate::engine::{prepare, slices};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inventory::{self, Inventory};
+use crate::inventory::{self, Inventory, Loader};
 use crate::ledger::Ledger;
 use crate::plan::{self, Catalog, Facts, Plan, SeenIds, Selection, WantedIds};
 use crate::progress::Screen;
 use crate::remote::ssh::{Options, Pool};
 use crate::source::SourceError;
+use crate::step::load::inlet;
 use crate::stop::Stop;
-use crate::target::Address;
+use crate::target::{Address, Session};
 
 mod alarm;
 mod compare;
@@ -75,11 +76,24 @@ fn show_plan(common: &Common, planned: &Planned) -> Result<Exit, Failure> {
     let plan = plan::plan(&inventory, &selection, &looked.catalog, &facts, now);
     check_tables(&inventory, &selection, &looked.catalog)?;
     let plan = if planned.slices { sliced(common, &inventory, plan)? } else { plan };
+    let loading = if plan.units.is_empty() { None } else { Some(loading(&inventory, &target)) };
     match common.format {
-        Format::Text => print(&crate::report::plan::text(&plan))?,
-        Format::Json => print_json(&crate::report::plan::json(&plan))?,
+        Format::Text => print(&crate::report::plan::text(&plan, loading.as_deref()))?,
+        Format::Json => print_json(&crate::report::plan::json(&plan, loading.as_deref()))?,
     }
     Ok(Exit::Done)
+}
+
+/// By what way rows get into the target. Only what a server is decides that, where the inventory does not.
+fn loading(inventory: &Inventory, target: &Address) -> String {
+    let loader = inventory.target.loader;
+    if loader == Loader::Copy {
+        return "by COPY, since the inventory says so".into();
+    }
+    match Session::open(target, &inventory.target.log_schema) {
+        Ok(session) => inlet::planned(loader, session.facts()),
+        Err(error) => format!("not known, since the target cannot be asked: {error}"),
+    }
 }
 
 /// The plan, with what is large as the slices that a run would make of it.

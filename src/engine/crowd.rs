@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use super::locked;
 use crate::names::TableName;
 
-/// Large files of one table that are loaded at once. Each takes a core of the target for itself, but they meet in the
-/// table's key; and what is left of the sessions is there for other tables.
+/// Files of one table that are loaded at once. Large ones each take a core of the target for themselves, but they meet
+/// in the table's key. Units that lock their table would wait for each other, each with a session in its hand. What is
+/// left of the sessions is there for other tables.
 #[derive(Debug)]
 pub(super) struct Crowds<T>(Mutex<HashMap<TableName, Crowd<T>>>);
 

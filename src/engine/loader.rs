@@ -11,8 +11,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::crowd::{Crowds, most_of_a_table};
 use super::keys::{self, Keys};
 use super::{Event, Ground, Shipment, Tell, What, locked, pause, prepare};
+use crate::names::TableName;
 use crate::step::UnitFailure;
-use crate::step::load::{self, Cargo, Group, How, Loaded, Mended, Reads, load_group, mend};
+use crate::step::load::{self, Cargo, Group, How, Inlets, Loaded, Mended, Reads, load_group, mend};
 use crate::stop::Stop;
 use crate::target::{Canceller, Session, TargetError};
 
@@ -30,7 +31,7 @@ const GROUP_UNITS: usize = 100;
 const GROUP_BYTES: u64 = 8 << 20;
 
 /// What the loaders share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     /// Set once the target took no session in all the attempts of a unit: the others would fare no better.
     target_down: AtomicBool,
@@ -42,12 +43,21 @@ pub(super) struct Shared {
     crowds: Crowds<Shipment>,
     /// When each thread's load has taken longer than it may.
     overdue: Mutex<HashMap<usize, Instant>>,
+    /// How files get into their tables.
+    inlets: Inlets,
 }
 
 impl Shared {
-    /// Of loaders that build these keys.
-    pub(super) fn new(keys: Keys) -> Self {
-        Self { keys, ..Self::default() }
+    /// Of loaders that build these keys, and that let files in by these ways.
+    pub(super) fn new(keys: Keys, inlets: Inlets) -> Self {
+        Self {
+            target_down: AtomicBool::default(),
+            cancellers: Mutex::default(),
+            keys,
+            crowds: Crowds::default(),
+            overdue: Mutex::default(),
+            inlets,
+        }
     }
 
     /// Sees that a stop ends: loads may finish for a while, then their statements are cancelled. Returns when
@@ -104,29 +114,37 @@ pub(super) fn spawn<'scope, 'env: 'scope>(
         });
         let mut loader = Loader { ground, thread, shared, session: None, tell, reads };
         scope.spawn(move || {
-            while let Ok(first) = shipments.recv() {
-                if first.exported.trailer.bytes > SMALL {
-                    loader.large(first, threads);
-                    continue;
+            let mut left = None;
+            while let Some(first) = left.take().or_else(|| shipments.recv().ok()) {
+                let table = &ground.plan.units[first.index].target;
+                let locks = |one: &Shipment| ground.plan.units[one.index].entry.load.mode.locks_table();
+                if locks(&first) {
+                    loader.one_of_a_crowd(table, first, 1);
+                } else if first.exported.trailer.bytes > SMALL {
+                    let all = shared.keys.come_later(table);
+                    let most = if all { threads } else { most_of_a_table(threads) };
+                    loader.one_of_a_crowd(table, first, most);
+                } else {
+                    let group;
+                    (group, left) = gather(first, &shipments, threads, locks, |one| {
+                        ground.plan.units[one.index].entry.load.is_plain()
+                    });
+                    loader.all(&group);
                 }
-                let group = gather(first, &shipments, threads, |one| {
-                    ground.plan.units[one.index].entry.load.is_plain()
-                });
-                loader.all(&group);
             }
         });
     }
 }
 
-/// Small files that wait are taken together, but not away from idle siblings. A large one ends its group.
-///
-/// One that locks its table, or runs statements of an operator, is the last of its group: what it locks is free soon.
+/// Small files that wait are taken together, but not away from idle siblings. A large one ends its group, and so does one
+/// that runs statements of an operator. One that locks its table is none of the group: it is handed back.
 fn gather(
     first: Shipment,
     shipments: &Receiver<Shipment>,
     threads: usize,
+    locks: impl Fn(&Shipment) -> bool,
     is_plain: impl Fn(&Shipment) -> bool,
-) -> Vec<Shipment> {
+) -> (Vec<Shipment>, Option<Shipment>) {
     let most = (shipments.len() / threads + 1).min(GROUP_UNITS);
     let mut last = first.exported.trailer.bytes;
     let mut bytes = last;
@@ -134,12 +152,15 @@ fn gather(
     let mut group = vec![first];
     while plain && last <= SMALL && bytes < GROUP_BYTES && group.len() < most {
         let Ok(next) = shipments.try_recv() else { break };
+        if locks(&next) {
+            return (group, Some(next));
+        }
         last = next.exported.trailer.bytes;
         bytes += last;
         plain = is_plain(&next);
         group.push(next);
     }
-    group
+    (group, None)
 }
 
 /// One thread with its own session.
@@ -153,10 +174,8 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// A large file, and those of its table that are put aside meanwhile.
-    fn large(&mut self, first: Shipment, threads: usize) {
-        let table = &self.ground.plan.units[first.index].target;
-        let most = if self.shared.keys.come_later(table) { threads } else { most_of_a_table(threads) };
+    /// A file of which `most` of its table may be loaded at once, and those that are put aside meanwhile.
+    fn one_of_a_crowd(&mut self, table: &TableName, first: Shipment, most: usize) {
         let crowds = &self.shared.crowds;
         let mut next = crowds.enter(table, first, most);
         while let Some(shipment) = next {
@@ -339,8 +358,8 @@ impl Loader<'_> {
 
     fn step(&self) -> load::Ground<'_> {
         let Ground { mount, run, stop, inventory, show_keys, anew, .. } = self.ground;
-        let (run, zone, reads) = (&run.id, &inventory.timezone, &self.reads);
-        load::Ground { mount, run, stop, zone, show_keys, reads, anew }
+        let (run, zone, reads, inlets) = (&run.id, &inventory.timezone, &self.reads, &self.shared.inlets);
+        load::Ground { mount, run, stop, zone, show_keys, reads, anew, inlets }
     }
 
     fn open(&self) -> Result<Session, TargetError> {

@@ -21,7 +21,7 @@ use crate::owed::OwedKey;
 use crate::plan::{Plan, Selection};
 use crate::remote::ssh::Pool;
 use crate::step::export::Order;
-use crate::step::load::{Anew, How, found};
+use crate::step::load::{Anew, How, Inlets, found};
 use crate::stop::Stop;
 use crate::target::{Address, Session, TargetError};
 use crate::unit::Unit;
@@ -245,7 +245,7 @@ pub fn execute(
     drop((sources, slice_of, to_export));
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
-    let shared = loader::Shared::new(later);
+    let shared = loader::Shared::new(later, Inlets::new(ground.inventory, &ground.run.id, ground.pool));
     std::thread::scope(|scope| {
         let (tell, events) = bounded(EVENTS);
         let (ship, shipments) = unbounded();

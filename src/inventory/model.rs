@@ -106,6 +106,8 @@ pub struct Target {
     pub url: String,
     /// How files get into it.
     pub loader: Loader,
+    /// The mount as the hosts of its segments see it, where that is not [`Mount::path`].
+    pub mount: Option<PathBuf>,
     /// Parallel loads, each one database session. At least 1.
     pub sessions: usize,
     /// Schema of the load log; `gpferry` by default.

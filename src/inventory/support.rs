@@ -25,12 +25,12 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory) {
 
 fn target_and_sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
     match inventory.target.loader {
-        Loader::Auto | Loader::Copy => {}
-        Loader::Segments | Loader::Gpfdist | Loader::Gpload => found.push(Unsupported::at(
+        Loader::Auto | Loader::Copy | Loader::Segments | Loader::Gpfdist => {}
+        Loader::Gpload => found.push(Unsupported::at(
             &["target"],
             "loader",
-            "a loader other than `copy`",
-            "write `loader: auto` or `loader: copy`",
+            "this loader",
+            "write another: auto, copy, segments or gpfdist",
         )),
     }
     for source in &inventory.sources {

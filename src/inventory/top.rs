@@ -183,7 +183,7 @@ const LOADERS: [(&str, Loader); 5] = [
 fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
     let mut target = Target { gpfdist: gpfdist::default(mount), ..Target::default() };
-    let known = &["url", "loader", "sessions", "log_schema", "gpfdist"];
+    let known = &["url", "loader", "mount", "sessions", "log_schema", "gpfdist"];
     let Some(fields) = reader.fields(at, known, "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
     else {
         return target;
@@ -199,6 +199,7 @@ fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     if let Some(loader) = fields.get("loader").and_then(|at| word(reader, &at, &LOADERS)) {
         target.loader = loader;
     }
+    target.mount = fields.get("mount").and_then(|at| absolute(reader, &at, "mount: /mnt/dataTransfer"));
     if let Some(sessions) = fields.get("sessions").and_then(|at| whole(reader, &at, 1..=256, "sessions: 4")) {
         target.sessions = sessions as usize;
     }
@@ -269,6 +270,7 @@ impl Default for Target {
         Self {
             url: String::new(),
             loader: Loader::Auto,
+            mount: None,
             sessions: 4,
             log_schema: "gpferry".into(),
             gpfdist: Gpfdist::default(),

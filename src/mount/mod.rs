@@ -22,8 +22,10 @@ use crate::stop::Stop;
 
 mod below;
 mod sweep;
+mod word;
 
 pub use sweep::Swept;
+pub use word::Word;
 
 /// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
 const NETWORK_PATIENCE: Duration = Duration::from_secs(90);

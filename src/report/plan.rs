@@ -12,7 +12,8 @@ use crate::unit::{Extent, Unit};
 const FEW: usize = 3;
 
 /// For people: one line per unit, never wrapped, so that `grep` and `awk` can read it too.
-pub fn text(plan: &Plan) -> String {
+/// `loading` says by what way their rows get in.
+pub fn text(plan: &Plan, loading: Option<&str>) -> String {
     let jobs = plan.units.iter().map(|unit| unit.job.len()).max().unwrap_or(0);
     let windows = plan.units.iter().map(|unit| window(unit).chars().count()).max().unwrap_or(0);
     let mut shown: String = plan.units.iter().map(|unit| line(unit, jobs, windows)).collect();
@@ -20,6 +21,7 @@ pub fn text(plan: &Plan) -> String {
         shown.push('\n');
     }
     shown.push_str(&format!("{} to move\n", count(plan.units.len() as u64, "unit")));
+    shown.extend(loading.map(|loading| format!("loading: {loading}\n")));
     shown.push_str(&skipped(&plan.skipped));
     shown.push_str(&notes(&plan.notes));
     shown.push_str(&keys::owed(&plan.owed));
@@ -67,10 +69,10 @@ pub(super) fn skipped(skipped: &[Skipped]) -> String {
 }
 
 /// For programs.
-pub fn json(plan: &Plan) -> Value {
+pub fn json(plan: &Plan, loading: Option<&str>) -> Value {
     let units: Vec<Value> = plan.units.iter().map(unit).collect();
     json!({ "version": JSON_VERSION, "units": units, "skipped": plan.skipped, "notes": plan.notes,
-            "owed_keys": plan.owed })
+            "owed_keys": plan.owed, "loading": loading })
 }
 
 /// What identifies and describes a unit.

@@ -7,7 +7,7 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
-use super::gpfdist::GpfdistError;
+use super::gpfdist::{self, GpfdistError};
 use crate::sql;
 
 /// What the target refused.
@@ -109,6 +109,7 @@ impl TargetError {
             Self::Lost { .. } => true,
             Self::Address { .. } => false,
             Self::Gpfdist(error) => error.can_retry(),
+            Self::Refused { message, .. } if gpfdist::is_too_long(message) => false,
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
                     || ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "58M01"]
@@ -122,7 +123,7 @@ impl TargetError {
         match self {
             Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => false,
             Self::Refused { sqlstate, .. } => {
-                !["08", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
+                !["08", "38", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
         }
     }
@@ -138,6 +139,19 @@ impl TargetError {
     /// Is it that a row does not fit: its type, length, encoding or number of columns, NOT NULL, a CHECK?
     pub fn is_misfit(&self) -> bool {
         self.sqlstate().is_some_and(|state| state.starts_with("22") || matches!(state, "23502" | "23514"))
+    }
+
+    /// May it be the file that is to blame: a command that read it for a segment (class 38), gpfdist (08006), or rows that
+    /// do not fit?
+    pub fn may_be_the_file(&self) -> bool {
+        match self {
+            Self::Refused { sqlstate, message, .. } => {
+                sqlstate.starts_with("38")
+                    || sqlstate.starts_with("22")
+                    || (sqlstate == "08006" && message.starts_with("gpfdist error"))
+            }
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => false,
+        }
     }
 
     /// Is it the rows that were refused, so that the same file would be refused again?
@@ -157,6 +171,9 @@ impl TargetError {
                 if sqlstate == "42501" && doing == "create the load log" =>
             {
                 "let somebody who may do so: CREATE SCHEMA gpferry AUTHORIZATION <the loading user>".into()
+            }
+            Self::Refused { sqlstate, message, .. } if sqlstate == "08006" => {
+                gpfdist::advice(message).unwrap_or_else(|| remedy(sqlstate)).into()
             }
             Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
         }
@@ -183,6 +200,10 @@ fn remedy(sqlstate: &str) -> &'static str {
         "53100" => "the target's disk is full: make room, and run again",
         "53300" => "the target has no free connection: lower `target.sessions` or raise max_connections",
         "57P01" | "57P02" | "57P03" => "the server was stopped or restarted: look at its log, and run again",
+        "38000" => {
+            "a command failed on a segment's host: see that the mount is there on all of them, and readable for the \
+             user that runs the segments; gpferry preflight proves it"
+        }
         "55P03" => {
             "somebody holds a lock on it: look at pg_locks and pg_stat_activity in the target; \
              `load.lock_timeout` says how long a load waits for one"
@@ -222,11 +243,19 @@ fn message(refused: &DbError) -> String {
     format!("{}{place}", sql::without_values(message))
 }
 
-/// `line 7, column price` out of `COPY t, line 7, column price: "x"`.
-fn place_in_file(context: &str) -> Option<&str> {
+/// `line 7, column price` out of `COPY t, line 7, column price: "x"`, and out of what Greenplum says of a table that
+/// segments read: `External table t, line 7 of execute:…, column price`.
+fn place_in_file(context: &str) -> Option<String> {
     let line = &context[context.find(", line ")? + 2..];
     let line = line.split('\n').next().unwrap_or(line);
-    Some(line.find(": \"").map_or(line, |at| &line[..at]))
+    let place = line.find(": \"").map_or(line, |at| &line[..at]);
+    Some(match place.split_once(" of ") {
+        Some((line, rest)) => {
+            let column = rest.rfind(", column ").map_or("", |at| &rest[at..]);
+            format!("{line}{column}")
+        }
+        None => place.to_owned(),
+    })
 }
 
 /// Takes `  (seg0 127.0.0.1:6433 pid=21903)` off the end of a Greenplum message.
@@ -252,10 +281,12 @@ mod tests {
             "invalid input syntax for type integer: \"…\""
         );
         assert_eq!(
-            place_in_file("COPY t, line 7, column price: \"x, line 9\""),
+            place_in_file("COPY t, line 7, column price: \"x, line 9\"").as_deref(),
             Some("line 7, column price")
         );
-        assert_eq!(place_in_file("COPY t, line 7"), Some("line 7"));
+        assert_eq!(place_in_file("COPY t, line 7").as_deref(), Some("line 7"));
+        let read = "External table e, line 7 of execute:gzip -dc 'a, b', column price";
+        assert_eq!(place_in_file(read).as_deref(), Some("line 7, column price"));
         assert_eq!(place_in_file("SQL function f"), None);
     }
 

@@ -1,6 +1,6 @@
 //! What the target's server is and can do: read once per session, and the one place where its version is looked at.
 
-use postgres::Client;
+use postgres::{Client, Row};
 
 /// Whose child a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,46 @@ pub struct Facts {
     pub version: u32,
     /// `version()`, whole.
     pub text: String,
+    /// Its segments, where it has some and says so.
+    pub cluster: Option<Cluster>,
+}
+
+/// The segments behind a coordinator, and what the session's user may have them do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Primaries: so many read and write at once.
+    pub segments: usize,
+    /// The hosts that they run on, in order of their names.
+    pub hosts: Vec<String>,
+    /// Does the session plan with ORCA?
+    pub optimizer: bool,
+    /// May the user do everything? Commands on segments are for nobody else.
+    pub superuser: bool,
+    /// May the user make tables that gpfdist serves (`CREATEEXTTABLE`)?
+    pub reads_gpfdist: bool,
+}
+
+impl Cluster {
+    /// Asks a session; `None` where it may not see its own cluster.
+    fn read(client: &mut Client) -> Result<Option<Self>, postgres::Error> {
+        const HOSTS: &str = "SELECT CAST(hostname AS text), count(*) FROM gp_segment_configuration \
+             WHERE role = 'p' AND content >= 0 GROUP BY hostname ORDER BY hostname";
+        const RIGHTS: &str = "SELECT rolsuper, rolcreaterextgpfd, current_setting('optimizer') = 'on' FROM pg_roles \
+             WHERE rolname = current_user";
+        let (hosts, rights) = match (client.query(HOSTS, &[]), client.query_opt(RIGHTS, &[])) {
+            (Ok(hosts), Ok(Some(rights))) => (hosts, rights),
+            (Err(error), _) | (_, Err(error)) if error.as_db_error().is_none() => return Err(error),
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => return Ok(None),
+        };
+        let count = |host: &Row| usize::try_from(host.get::<_, i64>(1)).unwrap_or(0);
+        Ok(Some(Self {
+            segments: hosts.iter().map(count).sum(),
+            hosts: hosts.iter().map(|host| host.get(0)).collect(),
+            optimizer: rights.get(2),
+            superuser: rights.get(0),
+            reads_gpfdist: rights.get::<_, bool>(0) || rights.get::<_, bool>(1),
+        }))
+    }
 }
 
 impl Facts {
@@ -30,14 +70,16 @@ impl Facts {
     pub(super) fn read(client: &mut Client) -> Result<Self, postgres::Error> {
         let row = client.query_one("SELECT version(), current_setting('server_version_num')", &[])?;
         let text: String = row.get(0);
-        Ok(Self::of(text, row.get::<_, String>(1).parse().unwrap_or(0)))
+        let facts = Self::of(text, row.get::<_, String>(1).parse().unwrap_or(0));
+        let cluster = if facts.distributes() { Cluster::read(client)? } else { None };
+        Ok(Self { cluster, ..facts })
     }
 
-    /// What a server is that says this of itself.
+    /// What a server is that says this of itself; of its segments it says nothing.
     pub fn of(text: String, version: u32) -> Self {
         let segments = text.contains("Greenplum") || text.contains("Cloudberry");
         let family = if segments { Family::Greenplum } else { Family::Postgres };
-        Self { family, version, text }
+        Self { family, version, text, cluster: None }
     }
 
     /// Are rows spread over segments, so that tables have a distribution key?

@@ -72,6 +72,41 @@ impl GpfdistError {
     }
 }
 
+/// What to try where a segment could not read from gpfdist (08006), by its words.
+pub(super) fn advice(message: &str) -> Option<&'static str> {
+    let says = |words: &str| message.contains(words);
+    if says(TOO_LONG) {
+        Some(
+            "raise target.gpfdist.max_line (at most 256MiB), or the -m of the gpfdist that is given; or load this table by \
+             `loader: copy`",
+        )
+    } else if says("response code 404 from gpfdist") {
+        Some(
+            "gpfdist does not see the file: see that target.gpfdist.mount is the mount on its host, or that the gpfdist \
+             that is given serves the subdirectory that gpferry writes to",
+        )
+    } else if says("gpfdist error") {
+        Some(
+            "see that the user that runs gpfdist may read the file, and look for errors of the mount on its host",
+        )
+    } else if says("gpfdist") {
+        Some(
+            "every segment's host must reach gpfdist: name its host as they know it in target.gpfdist.address, and open \
+             target.gpfdist.ports in the firewall",
+        )
+    } else {
+        None
+    }
+}
+
+/// What it says of a row that its buffer does not take.
+const TOO_LONG: &str = "line too long in file";
+
+/// Is this a row that gpfdist will never serve as it was started?
+pub(super) fn is_too_long(message: &str) -> bool {
+    message.contains(TOO_LONG)
+}
+
 /// What to try where the script's words say what is wrong, and whether another try may help by itself.
 fn known(message: &str) -> Option<(&'static str, bool)> {
     let says = |words: &str| message.contains(words);
@@ -148,16 +183,16 @@ impl Gpfdist {
         Self { source, serving: Mutex::new(Serving::NotYet) }
     }
 
-    /// The URL under which segments read a file below the mount's subdirectory. Where one is to be started and none
-    /// serves, this starts one; whoever else needs it waits for the same.
+    /// The URLs, `most` of them at most, under which segments read files below the mount's subdirectory. Where one is to
+    /// be started and none serves, this starts one; whoever else needs it waits for the same.
     ///
     /// # Errors
     /// [`GpfdistError`]: a name that gpfdist cannot serve, a host that cannot be reached, no gpfdist there, no free port.
-    pub fn url(&self, file: &Path, stop: &Stop) -> Result<String, GpfdistError> {
-        let file = encoded(file)?;
+    pub fn urls(&self, files: &[&Path], most: usize, stop: &Stop) -> Result<Vec<String>, GpfdistError> {
+        let files = files.iter().map(|file| encoded(file)).collect::<Result<Vec<_>, _>>()?;
         match &self.source {
-            Source::Given(base) => Ok(format!("{base}{file}")),
-            Source::Started(start) => self.served(start, stop).map(|base| format!("{base}{file}")),
+            Source::Given(base) => Ok(dealt(base, &files, most)),
+            Source::Started(start) => self.served(start, stop).map(|base| dealt(&base, &files, most)),
         }
     }
 
@@ -180,6 +215,13 @@ impl Gpfdist {
             }
         }
     }
+}
+
+/// Files dealt out to so many URLs: gpfdist takes a blank for the end of one and the beginning of the next.
+fn dealt(base: &str, files: &[String], most: usize) -> Vec<String> {
+    let urls = files.len().min(most.max(1));
+    let share = |url| files.iter().skip(url).step_by(urls).map(String::as_str).collect::<Vec<_>>();
+    (0..urls).map(|url| format!("{base}{}", share(url).join("%20"))).collect()
 }
 
 /// A path as it stands in a URL. Every name that gpferry makes can be served; a file of a script of the user's own may
@@ -384,6 +426,14 @@ mod tests {
             "fab1/202108/10/t/q%5Es%5E%25C3%259Cn%2520t~0a%5E20210810000000%5Eall.csv.gz"
         );
         assert_eq!(url("a/ü'\"{;}.gz").unwrap(), "a/%C3%BC%27%22%7B%3B%7D.gz");
+    }
+
+    #[test]
+    fn files_are_dealt_out_to_as_many_urls_as_there_may_be() {
+        let files = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(dealt("g://h:1/", &files, 2), ["g://h:1/a%20c", "g://h:1/b"]);
+        assert_eq!(dealt("g://h:1/", &files, 8), ["g://h:1/a", "g://h:1/b", "g://h:1/c"]);
+        assert_eq!(dealt("g://h:1/", &files[..1], 0), ["g://h:1/a"]);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
@@ -14,10 +18,43 @@ use crate::support::Side;
 
 /// The environment variable that names it.
 const VARIABLE: &str = "GPFERRY_LAB_GREENPLUM";
+/// The environment variable that names the user of this machine as whom its segments run, `gpadmin` by default: they
+/// have to read the mount.
+const SEGMENTS: &str = "GPFERRY_LAB_SEGMENTS_USER";
+/// The environment variable that says by which loader every test loads there, as a superuser.
+const LOADER: &str = "GPFERRY_LAB_LOADER";
 
 /// Whether the target of this run is a Greenplum. Where it is not, the tests that need one say so by name.
 pub(crate) fn is_target() -> bool {
     env::var_os(VARIABLE).is_some()
+}
+
+/// Whether this is left out, since only a Greenplum shows it; says so there.
+pub(crate) fn is_missing_for(what: &str) -> bool {
+    if !is_target() {
+        eprintln!("left out without {VARIABLE}: {what}");
+    }
+    !is_target()
+}
+
+/// The superuser there, and the loader that all tests are to use, where one is named.
+pub(crate) fn forced_loader() -> Option<String> {
+    env::var(LOADER).ok().filter(|_| is_target())
+}
+
+/// Lets the segments read a test's directory on the mount, and below it what is made later.
+pub(crate) fn let_segments_see(mount: &Path) {
+    if !is_target() {
+        return;
+    }
+    let user = env::var(SEGMENTS).unwrap_or_else(|_| "gpadmin".into());
+    let group = Command::new("id").args(["-g", &user]).output().unwrap().stdout;
+    let group = String::from_utf8(group).unwrap().trim().parse().unwrap_or_else(|_| {
+        panic!("{SEGMENTS}: this machine has no user {user} as whom the segments could run");
+    });
+    std::os::unix::fs::chown(mount, None, Some(group)).unwrap();
+    fs::set_permissions(mount, fs::Permissions::from_mode(0o2770)).unwrap();
+    fs::set_permissions(mount.parent().unwrap(), fs::Permissions::from_mode(0o2771)).unwrap();
 }
 
 /// Whether something has to be left out where the target is a Greenplum; says so there, and why.

@@ -29,6 +29,7 @@ mod proxy;
 mod refuses;
 mod repair;
 mod secrets;
+mod segments;
 mod slices;
 mod ssh;
 mod support;

@@ -123,6 +123,7 @@ impl Case {
             Some(std::os::unix::fs::MetadataExt::gid(&owner)),
         )
         .unwrap();
+        greenplum::let_segments_see(&mount);
         let mut case = Self {
             directory: tempfile::tempdir().unwrap(),
             source: Side::Source.connect(&name),
@@ -185,6 +186,17 @@ impl Case {
             mount.display()
         );
         fs::write(self.path("inventory.yml"), text).unwrap();
+        if let Some(loader) = greenplum::forced_loader() {
+            self.load_by(&loader);
+        }
+    }
+
+    /// Loads by this loader, as a superuser.
+    pub(crate) fn load_by(&self, loader: &str) {
+        let (user, admin) = (lab().get("LAB_TARGET_USER"), lab().get("LAB_TARGET_ADMIN"));
+        let port = lab().get("LAB_TARGET_PORT");
+        let place = format!("@127.0.0.1:{port}/{}\"", self.name);
+        self.edit_inventory(&format!("{user}{place}"), &format!("{admin}{place}, loader: {loader}"));
     }
 
     /// Changes the inventory's text.

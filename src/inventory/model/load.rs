@@ -146,6 +146,15 @@ impl LoadMode {
             LoadMode::Replace => "replace",
         }
     }
+
+    /// Does it keep other writers of the table out until it is committed? Two such loads of one table would wait for
+    /// each other; on Greenplum 6 the server itself locks the whole table for an UPDATE or DELETE.
+    pub fn locks_table(self) -> bool {
+        match self {
+            LoadMode::Insert => false,
+            LoadMode::Update | LoadMode::Merge | LoadMode::Replace => true,
+        }
+    }
 }
 
 /// What follows a primary-key violation, after the whole unit was rolled back.

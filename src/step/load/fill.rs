@@ -4,12 +4,13 @@
 //! savepoint, and one that is refused is halved until the row is alone. So good rows never go in one by one, and
 //! memory is that of a piece.
 
+use super::inlet::Inlet;
 use super::rejected::Rejected;
 use super::{Cargo, Ground, NotLoaded, failed, fatal_or_failed, reader};
 use crate::csv::{Cutter, Rows};
 use crate::gzip::CheckedReader;
 use crate::step::{Stage, UnitFailure};
-use crate::target::{CopyError, Session, TargetError};
+use crate::target::{CopyError, Origin, Session, TargetError};
 
 /// Bytes of a piece, uncompressed.
 const PIECE: usize = 512 * 1024;
@@ -56,16 +57,55 @@ pub(super) fn fill(
     }
 }
 
-/// All of it by one COPY.
+/// All of it by one statement: a COPY, or what the segments read.
 pub(super) fn whole(
     session: &mut Session,
     ground: Ground<'_>,
     cargo: &Cargo<'_>,
     table: &str,
 ) -> Result<u64, NotLoaded> {
-    let reader = reader(ground, cargo).map_err(failed)?;
-    let rows = part(session, cargo, table, reader)?;
+    let exported = cargo.exported;
+    let inlet = if exported.columns.is_empty() {
+        Inlet::Copy
+    } else {
+        ground.inlets.choose(session, ground.mount, ground.run, exported.trailer.bytes)?
+    };
+    let rows = match inlet {
+        Inlet::Copy => {
+            let reader = reader(ground, cargo).map_err(failed)?;
+            part(session, cargo, table, reader)?
+        }
+        Inlet::Segments => {
+            let files = [ground.inlets.served(&exported.file, exported.trailer.bytes)?];
+            read_in(session, ground, cargo, table, Origin::Mount(&files))?
+        }
+        Inlet::Gpfdist => {
+            let urls = ground.inlets.urls(session, &[&exported.file], ground.stop)?;
+            read_in(session, ground, cargo, table, Origin::Gpfdist(&urls))?
+        }
+    };
     agree(ground, cargo, rows).map(|()| rows)
+}
+
+/// What the server reads by itself. Where that fails, the runner looks whether the file is to blame: a server may well
+/// call what is cut short a row that does not fit.
+fn read_in(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    table: &str,
+    origin: Origin<'_>,
+) -> Result<u64, NotLoaded> {
+    // Seen by the runner first: a file that was changed is not even begun.
+    let reader = reader(ground, cargo).map_err(failed)?;
+    session.read_in(table, &cargo.exported.columns, origin, ground.run, cargo.index).map_err(|error| {
+        if error.may_be_the_file()
+            && let Err(damage) = reader.drain()
+        {
+            return failed(UnitFailure::of_file(&damage));
+        }
+        fatal_or_failed(error)
+    })
 }
 
 /// What a reader hands out of it, which is whole rows, by one COPY.
@@ -91,7 +131,7 @@ pub(super) fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<
     Err(failed(UnitFailure::new(
         Stage::Load,
         format!(
-            "{}: the source's COPY reported {} rows, the target's COPY {rows}; rolled back",
+            "{}: the source reported {} rows, the target {rows}; rolled back",
             ground.mount.path(&cargo.exported.file).display(),
             cargo.exported.rows
         ),

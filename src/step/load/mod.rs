@@ -21,6 +21,7 @@ mod anew;
 mod doctor;
 mod fill;
 mod head;
+pub mod inlet;
 mod reads;
 mod rejected;
 mod together;
@@ -28,6 +29,7 @@ mod way;
 
 pub use anew::{Anew, Proof};
 pub use doctor::{Mended, mend};
+pub use inlet::Inlets;
 pub use reads::Reads;
 
 /// From so many compressed bytes on it is told how much of a file has been read.
@@ -50,6 +52,8 @@ pub struct Ground<'a> {
     pub reads: &'a Reads,
     /// Whether units take the place of what is there of them.
     pub anew: Option<&'a Anew>,
+    /// How files get in.
+    pub inlets: &'a Inlets,
 }
 
 /// A unit with the proof that it was exported.

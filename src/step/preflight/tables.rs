@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use super::types::{Fit, fit};
-use super::visit::{SourceFound, TargetFound};
+use super::visit::{Loading, SourceFound, TargetFound};
 use super::{Check, SourceVisit, TargetVisit, Wanted, WantedWindow};
-use crate::inventory::Engine;
+use crate::inventory::{Engine, Loader};
 use crate::source::SourceError;
 use crate::source::nulls::{EACH, Nulls};
 use crate::source::ready::{ReadyColumn as SourceColumn, ReadyTable as SourceTable};
 use crate::source::rows::unfit_for_windows;
 use crate::sql;
+use crate::step::load::inlet;
 use crate::target::ready::{LogAccess, RIGHTS, ReadyColumn as TargetColumn, ReadyTable as TargetTable};
 
 /// A source's database and its tables.
@@ -176,11 +177,12 @@ pub(super) fn target(visit: &TargetVisit, sources: &[SourceVisit]) -> Vec<Check>
             return vec![Check::fail("target.database", &visit.shown, error.to_string(), error.remedy())];
         }
     };
-    let server = found.text.split(" on ").next().unwrap_or(&found.text);
+    let server = found.facts.text.split(" on ").next().unwrap_or(&found.facts.text);
     let mut checks = vec![
         Check::ok("target.database", &visit.shown, format!("{}: {server}", found.readiness.database)),
         log(visit, found),
     ];
+    checks.extend(loading(visit, found));
     checks.extend(sources.iter().map(|source| encoding(visit, found, source)));
     let mut seen = HashSet::new();
     for source in sources {
@@ -196,6 +198,19 @@ pub(super) fn target(visit: &TargetVisit, sources: &[SourceVisit]) -> Vec<Check>
         }
     }
     checks
+}
+
+/// By what way files get in.
+fn loading(visit: &TargetVisit, found: &TargetFound) -> Option<Check> {
+    let (id, subject) = ("target.loader", &visit.shown);
+    Some(match &found.loading {
+        Loading::NotAsked => return None,
+        Loading::Chosen(choice) => Check::ok(id, subject, inlet::words(visit.loader, choice)),
+        Loading::Blind(no) if visit.loader == Loader::Auto => {
+            Check::warn(id, subject, format!("{}; all files go through COPY", no.why), &no.remedy)
+        }
+        Loading::Blind(no) | Loading::Impossible(no) => Check::fail(id, subject, &no.why, &no.remedy),
+    })
 }
 
 fn log(visit: &TargetVisit, found: &TargetFound) -> Check {

@@ -6,9 +6,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::gather::Ground;
-use super::visit::{SourceVisit, TargetFound, TargetVisit};
+use super::visit::{Loading, SourceVisit, TargetFound, TargetVisit};
+use crate::mount::Mount;
 use crate::names::TableName;
-use crate::target::{Session, TargetError};
+use crate::step::load::Inlets;
+use crate::step::load::inlet::{Choice, Impossible, Inlet, Unproven, prove, prove_gpfdist, way_of_large};
+use crate::target::{Gpfdist, Session, TargetError};
 
 /// How long the target may take to let us in.
 const TARGET_LIMIT: Duration = Duration::from_secs(20);
@@ -23,8 +26,8 @@ pub(super) fn ask_target(ground: Ground<'_>) -> Asked {
     std::thread::spawn(move || {
         let found = Session::open(&address, &schema).and_then(|mut session| {
             let readiness = session.readiness()?;
-            let found =
-                TargetFound { text: session.facts().text.clone(), readiness, tables: Default::default() };
+            let (facts, loading) = (session.facts().clone(), Loading::NotAsked);
+            let found = TargetFound { facts, loading, readiness, tables: Default::default() };
             Ok((session, found))
         });
         // Nobody listens any more where it took too long.
@@ -47,8 +50,55 @@ pub(super) fn finish_target(ground: Ground<'_>, asked: &Asked, sources: &[Source
             for some in tables.into_iter().collect::<Vec<_>>().chunks(2000) {
                 found.tables.extend(session.ready_tables(some)?);
             }
+            found.loading = loading(ground, &mut session)?;
             Ok(found)
         },
     );
-    TargetVisit { shown, log_schema: ground.inventory.target.log_schema.clone(), found }
+    let target = &ground.inventory.target;
+    TargetVisit { shown, log_schema: target.log_schema.clone(), loader: target.loader, found }
+}
+
+/// By what way files would get in. Where segments are to read them, each reads a word on the mount now; the external table
+/// for that is rolled back.
+fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetError> {
+    let inventory = ground.inventory;
+    let choice = match way_of_large(inventory.target.loader, session.facts()) {
+        Ok(choice) if choice.inlet == Inlet::Segments => choice,
+        Ok(choice) if choice.inlet == Inlet::Gpfdist => return through_gpfdist(ground, session, choice),
+        Ok(choice) => return Ok(Loading::Chosen(choice)),
+        Err(no) => return Ok(Loading::Impossible(no)),
+    };
+    let root = Inlets::root_of(inventory);
+    session.begin()?;
+    let seen = match Mount::open(&inventory.mount) {
+        Ok(mount) => prove(session, &mount, &root, ground.run),
+        Err(error) => Err(Unproven::Mount(error)),
+    };
+    session.rollback()?;
+    Ok(match seen {
+        Ok(()) => Loading::Chosen(choice),
+        Err(no) => Loading::Blind(no.told(&root)),
+    })
+}
+
+/// Whether gpfdist can be had, and the segments reach it: one is started, and ended again.
+fn through_gpfdist(
+    ground: Ground<'_>,
+    session: &mut Session,
+    choice: Choice,
+) -> Result<Loading, TargetError> {
+    let mount = match Mount::open(&ground.inventory.mount) {
+        Ok(mount) => mount,
+        Err(error) => {
+            return Ok(Loading::Blind(Impossible { why: error.to_string(), remedy: error.remedy() }));
+        }
+    };
+    let gpfdist = Gpfdist::new(ground.inventory, ground.run, ground.pool);
+    session.begin()?;
+    let seen = prove_gpfdist(session, &mount, &gpfdist, ground.run);
+    session.rollback()?;
+    Ok(match seen {
+        Ok(()) => Loading::Chosen(choice),
+        Err(no) => Loading::Blind(no),
+    })
 }

@@ -6,15 +6,16 @@ use globset::Glob;
 
 use super::access::Entry;
 use super::facts::{HostFacts, Proof};
-use crate::inventory::{Changes, Engine, Rights, TableEntry};
+use crate::inventory::{Changes, Engine, Loader, Rights, TableEntry};
 use crate::measure::Scale;
 use crate::names::TableName;
 use crate::remote::Identity;
 use crate::source::SourceError;
 use crate::source::nulls::Nulls;
 use crate::source::ready::{ReadyTable as SourceTable, SourceServer};
-use crate::target::TargetError;
+use crate::step::load::inlet::{Choice, Impossible};
 use crate::target::ready::{Readiness, ReadyTable as TargetTable};
+use crate::target::{Facts, TargetError};
 
 /// A host, and the mount as it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,8 @@ pub struct TargetVisit {
     pub shown: String,
     /// The load log's schema.
     pub log_schema: String,
+    /// How files are to get into it.
+    pub loader: Loader,
     /// What it said.
     pub found: Result<TargetFound, TargetError>,
 }
@@ -147,12 +150,27 @@ pub struct TargetVisit {
 /// The target.
 #[derive(Debug)]
 pub struct TargetFound {
-    /// `version()`, whole.
-    pub text: String,
+    /// What the server is.
+    pub facts: Facts,
+    /// By what way large files get in, and whether segments see the mount where they are to read it.
+    pub loading: Loading,
     /// What it is.
     pub readiness: Readiness,
     /// The wanted tables that are there.
     pub tables: HashMap<TableName, TargetTable>,
+}
+
+/// How files would get into the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loading {
+    /// Nobody looked.
+    NotAsked,
+    /// By this way.
+    Chosen(Choice),
+    /// By segments, if only they saw the mount.
+    Blind(Impossible),
+    /// Not in the way that the inventory demands.
+    Impossible(Impossible),
 }
 
 /// Everything.

@@ -1,0 +1,246 @@
+//! Tables whose rows the segments of a Greenplum read by themselves: made, read and dropped within a unit's
+//! transaction, so that nothing of them outlives it, whatever dies.
+//!
+//! The columns have the types of the table that is filled, so the same text means the same as in a COPY, and what
+//! does not fit is refused as there. The number of rows is that of the INSERT.
+
+use std::path::Path;
+
+use super::{Session, TargetError};
+use crate::sql;
+
+/// Files of a unit, and who hands them to the segments.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// Each segment inflates its share of the files itself, out of the mount.
+    Mount(&'a [ServedFile]),
+    /// gpfdist serves them under these URLs, no more than there are segments.
+    Gpfdist(&'a [String]),
+}
+
+/// A published file, as segments see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedFile {
+    /// Where it stands on the segments' hosts. Without control characters.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// A column of an external table.
+#[derive(Debug)]
+struct Column {
+    name: String,
+    type_name: String,
+    /// GENERATED ALWAYS AS IDENTITY: takes the file's number only where it is told to.
+    numbered: bool,
+}
+
+impl Session {
+    /// Has the segments read files into a table, given as quoted SQL, and returns the rows that went in. `run` and
+    /// `lot` are part of the external table's name, and choose who reads a single file.
+    ///
+    /// # Errors
+    /// [`TargetError`]; the caller rolls back.
+    pub fn read_in(
+        &mut self,
+        table: &str,
+        columns: &[String],
+        origin: Origin<'_>,
+        run: &str,
+        lot: usize,
+    ) -> Result<u64, TargetError> {
+        let columns = self.external_columns(table, columns)?;
+        let name = external_name(run);
+        let segments = self.facts.cluster.as_ref().map_or(1, |cluster| cluster.segments);
+        let from = match origin {
+            Origin::Mount(files) => execute(files, segments, lot),
+            Origin::Gpfdist(urls) => location(urls),
+        };
+        self.touch(&create(&name, &columns, &from), "make an external table")?;
+        let rows = self.touch(&insert(table, &columns, &name), "take the rows")?;
+        self.touch(&format!("DROP EXTERNAL TABLE {}", sql::ident(&name)), "drop the external table")?;
+        Ok(rows)
+    }
+
+    /// What each segment reads in a file, by the segment's number: nothing is changed, and the caller rolls back.
+    ///
+    /// # Errors
+    /// [`TargetError`], of a segment that cannot read it first of all.
+    pub fn segments_read(&mut self, path: &str, run: &str) -> Result<Vec<(i32, String)>, TargetError> {
+        let name = external_name(run);
+        self.touch(&ask_segments(&name, path), "make an external table")?;
+        let doing = "have every segment read a file on the mount";
+        let sql = format!("SELECT segment, word FROM {}", sql::ident(&name));
+        let rows = self.client.query(sql.as_str(), &[]).map_err(|error| TargetError::of(&error, doing))?;
+        self.touch(&format!("DROP EXTERNAL TABLE {}", sql::ident(&name)), "drop the external table")?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// What gpfdist serves under a URL, by lines: nothing is changed, and the caller rolls back. Every segment has to reach
+    /// it for that.
+    ///
+    /// # Errors
+    /// [`TargetError`], of a segment that does not reach it, or the coordinator.
+    pub fn gpfdist_serves(&mut self, url: &str, run: &str) -> Result<Vec<String>, TargetError> {
+        let name = external_name(run);
+        let columns = [Column { name: "word".into(), type_name: "text".into(), numbered: false }];
+        self.touch(&create(&name, &columns, &location(&[url.to_owned()])), "make an external table")?;
+        let sql = format!("SELECT word FROM {}", sql::ident(&name));
+        let doing = "have the segments read from gpfdist";
+        let rows = self.client.query(sql.as_str(), &[]).map_err(|error| TargetError::of(&error, doing))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The columns that a file fills, in its order.
+    fn external_columns(&mut self, table: &str, wanted: &[String]) -> Result<Vec<Column>, TargetError> {
+        let numbered = if self.facts.has_identities() { "a.attidentity = 'a'" } else { "false" };
+        let sql = format!(
+            "SELECT CAST(a.attname AS text), format_type(a.atttypid, a.atttypmod), {numbered} FROM pg_attribute a \
+             WHERE a.attrelid = CAST({} AS regclass) AND a.attnum > 0 AND NOT a.attisdropped",
+            sql::literal(table)
+        );
+        let of = |error: postgres::Error| TargetError::of(&error, "read its catalog");
+        let known = self.client.query(sql.as_str(), &[]).map_err(of)?;
+        let column = |name: &String| {
+            let row = known.iter().find(|row| row.get::<_, &str>(0) == name);
+            let refused = |sqlstate: &str, message| TargetError::Refused {
+                doing: "make an external table".into(),
+                sqlstate: sqlstate.into(),
+                message,
+                constraint: None,
+                line: None,
+            };
+            let row =
+                row.ok_or_else(|| refused("42703", format!("column \"{name}\" of {table} does not exist")))?;
+            let type_name = sql::type_name(row.get(1)).ok_or_else(|| {
+                refused("42704", format!("column \"{name}\" of {table} has a type that cannot be written"))
+            })?;
+            Ok(Column { name: name.clone(), type_name: type_name.to_owned(), numbered: row.get(2) })
+        };
+        wanted.iter().map(column).collect()
+    }
+}
+
+fn external_name(run: &str) -> String {
+    format!("gpferry_read_{run}")
+}
+
+/// The table that stands for the files. Temporary: its name is nobody else's, and no right on any schema is needed.
+fn create(name: &str, columns: &[Column], from: &str) -> String {
+    let columns: Vec<String> =
+        columns.iter().map(|column| format!("{} {}", sql::ident(&column.name), column.type_name)).collect();
+    let web = if from.starts_with("EXECUTE") { "WEB " } else { "" };
+    format!(
+        "CREATE READABLE EXTERNAL {web}TEMP TABLE {} ({}) {from} FORMAT 'csv' ENCODING 'UTF8'",
+        sql::ident(name),
+        columns.join(", ")
+    )
+}
+
+fn insert(table: &str, columns: &[Column], name: &str) -> String {
+    let names = sql::idents(columns.iter().map(|column| column.name.as_str()));
+    let overriding =
+        if columns.iter().any(|column| column.numbered) { " OVERRIDING SYSTEM VALUE" } else { "" };
+    format!("INSERT INTO {table} ({names}){overriding} SELECT {names} FROM {}", sql::ident(name))
+}
+
+/// The files are dealt out to the segments; one alone goes to one of them, so that units beside each other are read
+/// by different ones, and no process is started for nothing.
+fn execute(files: &[ServedFile], segments: usize, lot: usize) -> String {
+    let segments = segments.max(1);
+    if let [file] = files {
+        let command = inflate(&arguments([file].into_iter()));
+        return format!("EXECUTE {} ON SEGMENT {}", sql::literal(&command), lot % segments);
+    }
+    let mut shares = String::new();
+    for segment in 0..segments.min(files.len()) {
+        let share = files.iter().skip(segment).step_by(segments);
+        shares += &format!("{segment}) {};; ", arguments(share));
+    }
+    let command = inflate(&format!("case \"$GP_SEGMENT_ID\" in {shares}*) exit 0;; esac"));
+    format!("EXECUTE {} ON ALL", sql::literal(&command))
+}
+
+/// `set -- PATH BYTES PATH BYTES`.
+fn arguments<'f>(files: impl Iterator<Item = &'f ServedFile>) -> String {
+    let words = files.map(|file| format!(" {} {}", sql::shell(&file.path), file.bytes));
+    format!("set --{}", words.collect::<String>())
+}
+
+/// A command for `sh` that writes the data of the files that `set` names, with their size held against what was
+/// published: what a segment's host still shows of an older file is not taken for it. Each inflater checks the
+/// checksum and length of every member, and says so by its exit code, which fails the statement.
+fn inflate(set: &str) -> String {
+    format!(
+        "{set}; for z in igzip pigz gzip; do command -v $z >/dev/null 2>&1 && break; done; \
+         while [ $# -gt 0 ]; do n=$(wc -c < \"$1\") || exit 1; \
+         [ \"$n\" -eq \"$2\" ] || {{ echo \"$1: $n bytes here, $2 were published\" >&2; exit 1; }}; \
+         $z -dc \"$1\" || exit 1; shift 2; done"
+    )
+}
+
+/// URLs of gpfdist.
+fn location(urls: &[String]) -> String {
+    let urls: Vec<String> = urls.iter().map(|url| sql::literal(url)).collect();
+    format!("LOCATION ({})", urls.join(", "))
+}
+
+/// Every segment says its number and what it reads.
+fn ask_segments(name: &str, path: &str) -> String {
+    let command = format!("w=$(cat {}) || exit 1; echo \"$GP_SEGMENT_ID,$w\"", sql::shell(path));
+    format!(
+        "CREATE READABLE EXTERNAL WEB TEMP TABLE {} (segment integer, word text) EXECUTE {} ON ALL FORMAT 'csv' \
+         ENCODING 'UTF8'",
+        sql::ident(name),
+        sql::literal(&command)
+    )
+}
+
+/// May a path stand in a command? Control characters would need more than quotes, and no mount has them.
+pub fn quotable(path: &Path) -> Option<&str> {
+    path.to_str().filter(|path| !path.chars().any(char::is_control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, bytes: u64) -> ServedFile {
+        ServedFile { path: path.into(), bytes }
+    }
+
+    #[test]
+    fn one_file_is_read_by_one_segment_and_several_are_dealt_out() {
+        let one = execute(&[file("/m/it's", 7)], 4, 6);
+        assert!(one.ends_with(" ON SEGMENT 2"), "{one}");
+        assert!(one.starts_with("EXECUTE 'set -- ''/m/it''\\''''s'' 7; for z in igzip"), "{one}");
+        let three = execute(&[file("/a", 1), file("/b", 2), file("/c", 3)], 2, 6);
+        assert!(three.contains("0) set -- ''/a'' 1 ''/c'' 3;; 1) set -- ''/b'' 2;; *) exit 0;;"), "{three}");
+        assert!(three.ends_with(" ON ALL"), "{three}");
+        let two = execute(&[file("/a", 1), file("/b", 2)], 8, 0);
+        assert!(two.contains("1) set -- ''/b'' 2;; *)") && !two.contains("2) set"), "{two}");
+    }
+
+    #[test]
+    fn the_statements_name_the_columns_of_the_file_alone() {
+        let column =
+            |name: &str, numbered| Column { name: name.into(), type_name: "integer".into(), numbered };
+        let columns = [column("b\"", false), column("a", false)];
+        insta::assert_snapshot!(
+            [
+                create("gpferry_read_r", &columns, "EXECUTE 'c' ON ALL"),
+                insert("\"s\".\"t\"", &columns, "gpferry_read_r"),
+                insert("\"s\".\"t\"", &[column("a", true)], "gpferry_read_r"),
+                ask_segments("gpferry_read_r", "/m n/x"),
+            ]
+            .join("\n"),
+            @r#"
+            CREATE READABLE EXTERNAL WEB TEMP TABLE "gpferry_read_r" ("b""" integer, "a" integer) EXECUTE 'c' ON ALL FORMAT 'csv' ENCODING 'UTF8'
+            INSERT INTO "s"."t" ("b""", "a") SELECT "b""", "a" FROM "gpferry_read_r"
+            INSERT INTO "s"."t" ("a") OVERRIDING SYSTEM VALUE SELECT "a" FROM "gpferry_read_r"
+            CREATE READABLE EXTERNAL WEB TEMP TABLE "gpferry_read_r" (segment integer, word text) EXECUTE 'w=$(cat ''/m n/x'') || exit 1; echo "$GP_SEGMENT_ID,$w"' ON ALL FORMAT 'csv' ENCODING 'UTF8'
+            "#
+        );
+    }
+}
