@@ -168,7 +168,7 @@ find_program() {
     if [[ -z $program ]]; then
         why='gpfdist: command not found (neither in PATH, in $GPHOME/bin, nor below /usr/local/greenplum-*)' code=127
     elif [[ ! -e $program ]]; then
-        why="$program: No such file or directory" code=127
+        why="$program: command not found" code=127
     elif [[ ! -f $program || ! -x $program ]]; then
         why="$program: Permission denied, or not a program" code=126
     fi

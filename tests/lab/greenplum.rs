@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
@@ -23,6 +24,8 @@ const VARIABLE: &str = "GPFERRY_LAB_GREENPLUM";
 const SEGMENTS: &str = "GPFERRY_LAB_SEGMENTS_USER";
 /// The environment variable that says by which loader every test loads there, as a superuser.
 const LOADER: &str = "GPFERRY_LAB_LOADER";
+/// The environment variable that names an installation with gpfdist and gpload, for this machine: `$GPHOME`.
+const GPHOME: &str = "GPFERRY_LAB_GPHOME";
 
 /// Whether the target of this run is a Greenplum. Where it is not, the tests that need one say so by name.
 pub(crate) fn is_target() -> bool {
@@ -35,6 +38,24 @@ pub(crate) fn is_missing_for(what: &str) -> bool {
         eprintln!("left out without {VARIABLE}: {what}");
     }
     !is_target()
+}
+
+/// Where gpfdist and gpload are. Where nobody says so, what is left out is said once, by name.
+pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
+    static SAID: OnceLock<()> = OnceLock::new();
+    if is_missing_for(what) {
+        return None;
+    }
+    let home = env::var_os(GPHOME).map(PathBuf::from);
+    if home.is_none() {
+        SAID.get_or_init(|| eprintln!("left out without {GPHOME}: all that needs gpfdist or gpload"));
+    }
+    home
+}
+
+/// What `target:` says beside `loader: gpfdist`: where it is, and ports that the lab's servers do not take.
+pub(crate) fn gpfdist(home: &Path) -> String {
+    format!("path: {}/bin/gpfdist, address: 127.0.0.1, ports: 34000-34999", home.display())
 }
 
 /// The superuser there, and the loader that all tests are to use, where one is named.

@@ -196,7 +196,15 @@ impl Case {
         let (user, admin) = (lab().get("LAB_TARGET_USER"), lab().get("LAB_TARGET_ADMIN"));
         let port = lab().get("LAB_TARGET_PORT");
         let place = format!("@127.0.0.1:{port}/{}\"", self.name);
-        self.edit_inventory(&format!("{user}{place}"), &format!("{admin}{place}, loader: {loader}"));
+        let more = match loader {
+            "gpfdist" => {
+                let home =
+                    greenplum::gphome("a loader gpfdist").expect("GPFERRY_LAB_GPHOME is needed for that");
+                format!(", gpfdist: {{ {} }}", greenplum::gpfdist(&home))
+            }
+            _ => String::new(),
+        };
+        self.edit_inventory(&format!("{user}{place}"), &format!("{admin}{place}, loader: {loader}{more}"));
     }
 
     /// Changes the inventory's text.
