@@ -177,7 +177,7 @@ fn create(
         lost @ (TargetError::Lost { .. }
         | TargetError::Connect { .. }
         | TargetError::Address { .. }
-        | TargetError::Gpfdist(_)) => NotMade::Lost(lost),
+        | TargetError::Program(_)) => NotMade::Lost(lost),
         refused @ TargetError::Refused { .. } => {
             let remedy = remedy(&refused, &one.target, site);
             NotMade::Failed(UnitFailure { remedy, ..UnitFailure::of_target(Stage::Check, &refused) })

@@ -1,16 +1,17 @@
-//! `target.gpfdist`: one that runs already, or how one is started.
+//! `target.gpfdist`: one that runs already, or how one is started; and `target.gpload`.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::fault::Fault;
-use super::model::{Gpfdist, GpfdistRule};
+use super::model::{Gpfdist, ProgramRule};
 use super::reader::{At, Fields, Reader};
 use super::scalars::{absolute, size, ssh_host, text};
 use super::secrets::{self, REMEDY};
 use super::yaml::Value;
 
 const KEYS: &[&str] = &["url", "host", "address", "bind", "path", "ports", "mount", "max_line"];
+const GPLOAD_KEYS: &[&str] = &["host", "address", "path", "ports", "mount", "max_line"];
 const EXAMPLE: &str = "gpfdist: { host: gpadmin@etl1, address: etl1 }";
 const URL: &str = "url: \"gpfdist://etl1:8081/\"";
 const PORTS: &str = "ports: 8080-8180";
@@ -19,20 +20,24 @@ const MAX_LINE: RangeInclusive<u64> = 32 << 10..=256 << 20;
 
 /// What stands there. `mount` is the mount as this machine sees it.
 pub(super) fn read(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Gpfdist {
-    let Gpfdist::Started(rule) = default(mount) else { return Gpfdist::default() };
-    let Some(fields) = reader.fields(at, KEYS, EXAMPLE) else { return Gpfdist::Started(rule) };
+    let Some(fields) = reader.fields(at, KEYS, EXAMPLE) else { return Gpfdist::Started(default(mount)) };
     match fields.get("url") {
         Some(url) => read_given(reader, &url, &fields),
-        None => Gpfdist::Started(read_rule(reader, &fields, rule)),
+        None => Gpfdist::Started(read_rule(reader, &fields, default(mount), "gpfdist")),
+    }
+}
+
+/// What stands under `gpload`.
+pub(super) fn read_gpload(reader: &mut Reader, at: &At<'_>, mount: &Path) -> ProgramRule {
+    match reader.fields(at, GPLOAD_KEYS, "gpload: { host: gpadmin@etl1, address: etl1 }") {
+        Some(fields) => read_rule(reader, &fields, default(mount), "gpload"),
+        None => default(mount),
     }
 }
 
 /// What is used where nothing stands there.
-pub(super) fn default(mount: &Path) -> Gpfdist {
-    match Gpfdist::default() {
-        Gpfdist::Started(rule) => Gpfdist::Started(GpfdistRule { mount: mount.to_owned(), ..rule }),
-        given @ Gpfdist::Given { .. } => given,
-    }
+pub(super) fn default(mount: &Path) -> ProgramRule {
+    ProgramRule { mount: mount.to_owned(), ..ProgramRule::default() }
 }
 
 fn read_given(reader: &mut Reader, at: &At<'_>, fields: &Fields<'_>) -> Gpfdist {
@@ -87,7 +92,7 @@ fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
     Ok(())
 }
 
-fn read_rule(reader: &mut Reader, fields: &Fields<'_>, rule: GpfdistRule) -> GpfdistRule {
+fn read_rule(reader: &mut Reader, fields: &Fields<'_>, rule: ProgramRule, program: &str) -> ProgramRule {
     let mut address = |key: &str, example: &str, is_good: fn(&str) -> bool| {
         let at = fields.get(key)?;
         let written = text(reader, &at, example)?;
@@ -102,7 +107,7 @@ fn read_rule(reader: &mut Reader, fields: &Fields<'_>, rule: GpfdistRule) -> Gpf
         address("address", "address: etl1", is_address),
         address("bind", "bind: 10.0.0.5", |text| text.parse::<std::net::Ipv4Addr>().is_ok()),
     );
-    GpfdistRule {
+    ProgramRule {
         host: fields
             .get("host")
             .and_then(|at| ssh_host(reader, &at, "host: gpadmin@etl1"))
@@ -111,7 +116,7 @@ fn read_rule(reader: &mut Reader, fields: &Fields<'_>, rule: GpfdistRule) -> Gpf
         bind,
         path: fields
             .get("path")
-            .and_then(|at| absolute(reader, &at, "path: /usr/local/greenplum-db/bin/gpfdist")),
+            .and_then(|at| absolute(reader, &at, &format!("path: /usr/local/greenplum-db/bin/{program}"))),
         ports: fields.get("ports").and_then(|at| read_ports(reader, &at)).unwrap_or(rule.ports),
         mount: fields
             .get("mount")

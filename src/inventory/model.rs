@@ -114,6 +114,8 @@ pub struct Target {
     pub log_schema: String,
     /// Where the loader `gpfdist` finds one.
     pub gpfdist: Gpfdist,
+    /// How the loader `gpload` runs it.
+    pub gpload: ProgramRule,
 }
 
 /// How files get into the target.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 
-use super::model::{Gpfdist, Inventory, Keep, Loader, Mount, Owner, Target};
+use super::model::{Gpfdist, Inventory, Keep, Loader, Mount, Owner, ProgramRule, Target};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{absolute, is_clean_name, length, size, text, whole, word};
@@ -182,8 +182,12 @@ const LOADERS: [(&str, Loader); 5] = [
 
 fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
-    let mut target = Target { gpfdist: gpfdist::default(mount), ..Target::default() };
-    let known = &["url", "loader", "mount", "sessions", "log_schema", "gpfdist"];
+    let mut target = Target {
+        gpfdist: Gpfdist::Started(gpfdist::default(mount)),
+        gpload: gpfdist::default(mount),
+        ..Target::default()
+    };
+    let known = &["url", "loader", "mount", "sessions", "log_schema", "gpfdist", "gpload"];
     let Some(fields) = reader.fields(at, known, "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
     else {
         return target;
@@ -209,6 +213,9 @@ fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     }
     if let Some(at) = fields.get("gpfdist") {
         target.gpfdist = gpfdist::read(reader, &at, mount);
+    }
+    if let Some(at) = fields.get("gpload") {
+        target.gpload = gpfdist::read_gpload(reader, &at, mount);
     }
     target
 }
@@ -274,6 +281,7 @@ impl Default for Target {
             sessions: 4,
             log_schema: "gpferry".into(),
             gpfdist: Gpfdist::default(),
+            gpload: ProgramRule::default(),
         }
     }
 }

@@ -7,7 +7,8 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
-use super::gpfdist::{self, GpfdistError};
+use super::gpfdist;
+use super::program::ProgramError;
 use crate::sql;
 
 /// What the target refused.
@@ -53,9 +54,9 @@ pub enum TargetError {
         /// The line of the copied data at which it happened, as far as the server says.
         line: Option<u64>,
     },
-    /// No gpfdist serves what the segments were to read.
+    /// gpfdist or gpload did not do its work.
     #[error(transparent)]
-    Gpfdist(#[from] GpfdistError),
+    Program(#[from] ProgramError),
 }
 
 impl TargetError {
@@ -77,7 +78,7 @@ impl TargetError {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Refused { sqlstate, .. } => Some(sqlstate),
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => None,
         }
     }
 
@@ -89,7 +90,7 @@ impl TargetError {
             | Self::Address { .. }
             | Self::Connect { .. }
             | Self::Lost { .. }
-            | Self::Gpfdist(_) => None,
+            | Self::Program(_) => None,
         }
     }
 
@@ -97,7 +98,7 @@ impl TargetError {
     pub fn line(&self) -> Option<u64> {
         match self {
             Self::Refused { line, .. } => *line,
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => None,
         }
     }
 
@@ -108,7 +109,7 @@ impl TargetError {
             Self::Connect { transient, .. } => *transient,
             Self::Lost { .. } => true,
             Self::Address { .. } => false,
-            Self::Gpfdist(error) => error.can_retry(),
+            Self::Program(error) => error.can_retry(),
             Self::Refused { message, .. } if gpfdist::is_too_long(message) => false,
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
@@ -121,7 +122,7 @@ impl TargetError {
     /// Is it the unit's own fault, and no trouble of server or network that others share?
     pub fn is_units_own(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => false,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => false,
             Self::Refused { sqlstate, .. } => {
                 !["08", "38", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
@@ -132,13 +133,19 @@ impl TargetError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
-            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } | Self::Gpfdist(_) => false,
+            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } | Self::Program(_) => false,
         }
     }
 
     /// Is it that a row does not fit: its type, length, encoding or number of columns, NOT NULL, a CHECK?
     pub fn is_misfit(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("22") || matches!(state, "23502" | "23514"))
+        match self {
+            Self::Program(error) => error.is_misfit(),
+            Self::Refused { sqlstate, .. } => {
+                sqlstate.starts_with("22") || matches!(sqlstate.as_str(), "23502" | "23514")
+            }
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+        }
     }
 
     /// May it be the file that is to blame: a command that read it for a segment (class 38), gpfdist (08006), or rows that
@@ -150,19 +157,21 @@ impl TargetError {
                     || sqlstate.starts_with("22")
                     || (sqlstate == "08006" && message.starts_with("gpfdist error"))
             }
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Gpfdist(_) => false,
+            Self::Program(error) => error.may_be_the_file(),
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
         }
     }
 
     /// Is it the rows that were refused, so that the same file would be refused again?
     pub fn blames_rows(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
+        self.is_misfit()
+            || self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
     }
 
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Gpfdist(error) => error.remedy().to_owned(),
+            Self::Program(error) => error.remedy().to_owned(),
             Self::Address { .. } => "correct `target.url` in the inventory or the PG* variables".into(),
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"

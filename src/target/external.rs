@@ -29,11 +29,11 @@ pub struct ServedFile {
 
 /// A column of an external table.
 #[derive(Debug)]
-struct Column {
-    name: String,
-    type_name: String,
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) type_name: String,
     /// GENERATED ALWAYS AS IDENTITY: takes the file's number only where it is told to.
-    numbered: bool,
+    pub(super) numbered: bool,
 }
 
 impl Session {
@@ -93,7 +93,11 @@ impl Session {
     }
 
     /// The columns that a file fills, in its order.
-    fn external_columns(&mut self, table: &str, wanted: &[String]) -> Result<Vec<Column>, TargetError> {
+    pub(super) fn external_columns(
+        &mut self,
+        table: &str,
+        wanted: &[String],
+    ) -> Result<Vec<Column>, TargetError> {
         let numbered = if self.facts.has_identities() { "a.attidentity = 'a'" } else { "false" };
         let sql = format!(
             "SELECT CAST(a.attname AS text), format_type(a.atttypid, a.atttypmod), {numbered} FROM pg_attribute a \

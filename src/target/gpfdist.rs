@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use thiserror::Error;
 
-use crate::inventory::{self, GpfdistRule, Inventory};
+use super::program::ProgramError;
+use crate::inventory::{self, Inventory, ProgramRule};
 use crate::remote::Remote;
 use crate::remote::local::Local;
 use crate::remote::ssh::Pool;
@@ -27,50 +27,13 @@ use crate::stop::Stop;
 /// What completes "while it ran …".
 const WHAT: &str = "gpfdist";
 /// How long one may serve. Whoever needs it for longer starts another.
-const LONGEST: Duration = Duration::from_hours(7 * 24);
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often the thread looks whether it is to end it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the end of one is waited for.
 const GRACE: Duration = Duration::from_secs(10);
 /// What stands in a path of a URL as it is: gpfdist decodes the rest, once.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'/');
-
-/// Why no gpfdist serves a file.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{what}")]
-pub struct GpfdistError {
-    what: String,
-    remedy: String,
-    can_retry: bool,
-}
-
-impl GpfdistError {
-    fn of(error: &SourceError) -> Self {
-        let known = match error {
-            SourceError::Failed { message, .. } => known(message),
-            SourceError::Remote(_)
-            | SourceError::Command(_)
-            | SourceError::Protocol { .. }
-            | SourceError::Silent { .. }
-            | SourceError::GivenUp { .. } => None,
-        };
-        let (remedy, can_retry) = match known {
-            Some((remedy, can_retry)) => (remedy.to_owned(), can_retry),
-            None => (error.remedy(), error.can_retry()),
-        };
-        Self { what: error.to_string(), remedy, can_retry }
-    }
-
-    /// Can the same thing succeed a moment later?
-    pub fn can_retry(&self) -> bool {
-        self.can_retry
-    }
-
-    /// What to try.
-    pub fn remedy(&self) -> &str {
-        &self.remedy
-    }
-}
 
 /// What to try where a segment could not read from gpfdist (08006), by its words.
 pub(super) fn advice(message: &str) -> Option<&'static str> {
@@ -107,22 +70,6 @@ pub(super) fn is_too_long(message: &str) -> bool {
     message.contains(TOO_LONG)
 }
 
-/// What to try where the script's words say what is wrong, and whether another try may help by itself.
-fn known(message: &str) -> Option<(&'static str, bool)> {
-    let says = |words: &str| message.contains(words);
-    if says("command not found") || says("not a program") {
-        return Some(("install Greenplum's gpfdist there, or say where it is: target.gpfdist.path", false));
-    }
-    if says("error while loading shared libraries") {
-        let remedy = "name the gpfdist of a whole installation in target.gpfdist.path: its libraries are looked for in ../lib";
-        return Some((remedy, false));
-    }
-    if says("cannot create socket") {
-        return Some(("let it have more ports: target.gpfdist.ports", true));
-    }
-    None
-}
-
 /// The gpfdist of a run. Letting go of it ends the one that was started.
 #[derive(Debug)]
 pub struct Gpfdist {
@@ -139,7 +86,7 @@ enum Source {
 
 /// How one is started.
 struct Start {
-    rule: GpfdistRule,
+    rule: ProgramRule,
     directory: PathBuf,
     run: String,
     pool: Pool,
@@ -156,7 +103,7 @@ enum Serving {
     NotYet,
     Now(Server),
     /// It cannot be started, and another try would not help.
-    Never(GpfdistError),
+    Never(ProgramError),
 }
 
 /// One that was started, and the thread that talks with its script.
@@ -187,8 +134,8 @@ impl Gpfdist {
     /// be started and none serves, this starts one; whoever else needs it waits for the same.
     ///
     /// # Errors
-    /// [`GpfdistError`]: a name that gpfdist cannot serve, a host that cannot be reached, no gpfdist there, no free port.
-    pub fn urls(&self, files: &[&Path], most: usize, stop: &Stop) -> Result<Vec<String>, GpfdistError> {
+    /// [`ProgramError`]: a name that gpfdist cannot serve, a host that cannot be reached, no gpfdist there, no free port.
+    pub fn urls(&self, files: &[&Path], most: usize, stop: &Stop) -> Result<Vec<String>, ProgramError> {
         let files = files.iter().map(|file| encoded(file)).collect::<Result<Vec<_>, _>>()?;
         match &self.source {
             Source::Given(base) => Ok(dealt(base, &files, most)),
@@ -196,7 +143,7 @@ impl Gpfdist {
         }
     }
 
-    fn served(&self, start: &Start, stop: &Stop) -> Result<String, GpfdistError> {
+    fn served(&self, start: &Start, stop: &Stop) -> Result<String, ProgramError> {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         match &*serving {
             Serving::Now(server) if !server.over.load(Ordering::SeqCst) => return Ok(server.base.clone()),
@@ -226,11 +173,11 @@ fn dealt(base: &str, files: &[String], most: usize) -> Vec<String> {
 
 /// A path as it stands in a URL. Every name that gpferry makes can be served; a file of a script of the user's own may
 /// have one that gpfdist takes for a pattern, or for two names.
-fn encoded(file: &Path) -> Result<String, GpfdistError> {
+fn encoded(file: &Path) -> Result<String, ProgramError> {
     let text = file.as_os_str().as_encoded_bytes();
     let is_pattern = text.iter().any(|byte| b" *?[\\".contains(byte) || byte.is_ascii_control());
     if is_pattern || !file.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(GpfdistError {
+        return Err(ProgramError {
             what: format!(
                 "gpfdist cannot serve {}: it takes blanks and * ? [ \\ for a pattern",
                 file.display()
@@ -238,13 +185,14 @@ fn encoded(file: &Path) -> Result<String, GpfdistError> {
             remedy: "let the script name its files without them, or load this source by `loader: copy`"
                 .into(),
             can_retry: false,
+            misfit: false,
         });
     }
     Ok(percent_encode(text, ENCODED).to_string())
 }
 
 impl Server {
-    fn start(start: &Start, stop: &Stop) -> Result<Self, GpfdistError> {
+    fn start(start: &Start, stop: &Stop) -> Result<Self, ProgramError> {
         let (over, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (say, said) = mpsc::sync_channel(1);
         let talk = Talk {
@@ -266,11 +214,12 @@ impl Server {
 }
 
 /// What the thread says of the start. A stop is not kept waiting.
-fn wait_for(said: &Receiver<Result<String, GpfdistError>>, stop: &Stop) -> Result<String, GpfdistError> {
-    let unheard = |what: &str| GpfdistError {
+fn wait_for(said: &Receiver<Result<String, ProgramError>>, stop: &Stop) -> Result<String, ProgramError> {
+    let unheard = |what: &str| ProgramError {
         what: format!("gpfdist was not started: {what}"),
         remedy: "run again".into(),
         can_retry: true,
+        misfit: false,
     };
     loop {
         match said.recv_timeout(LOOK_EVERY) {
@@ -299,7 +248,7 @@ impl Drop for Server {
 
 /// What the thread holds.
 struct Talk {
-    rule: GpfdistRule,
+    rule: ProgramRule,
     directory: PathBuf,
     run: String,
     pool: Pool,
@@ -308,9 +257,9 @@ struct Talk {
 
 impl Talk {
     /// Starts gpfdist, says so, and holds it until it is to end, or ends by itself.
-    fn hold(&self, say: &SyncSender<Result<String, GpfdistError>>) {
+    fn hold(&self, say: &SyncSender<Result<String, ProgramError>>) {
         let serves = Cell::new(false);
-        let tell = |answer: Result<String, GpfdistError>| {
+        let tell = |answer: Result<String, ProgramError>| {
             serves.set(answer.is_ok());
             // Whoever asked may have gone, since the run stops.
             let _ = say.try_send(answer);
@@ -318,7 +267,7 @@ impl Talk {
         match self.remote().and_then(|mut remote| self.talk(&mut *remote, &tell)) {
             Ok(()) => {}
             Err(error) if serves.get() => log::warn!("{error}; whoever needs gpfdist starts another"),
-            Err(error) => tell(Err(GpfdistError::of(&error))),
+            Err(error) => tell(Err(ProgramError::of(&error))),
         }
     }
 
@@ -330,7 +279,7 @@ impl Talk {
     fn talk(
         &self,
         remote: &mut dyn Remote,
-        tell: &dyn Fn(Result<String, GpfdistError>),
+        tell: &dyn Fn(Result<String, ProgramError>),
     ) -> Result<(), SourceError> {
         let host = remote.host().to_owned();
         let mut talk = Conversation::start(remote, &Script::gpfdist(), "serve", WHAT, LONGEST)?;
@@ -372,7 +321,7 @@ impl Talk {
             ("MAX_LINE", rule.max_line.to_string()),
             ("RUN", self.run.clone()),
         ];
-        settings.extend(rule.path.as_ref().map(|path| ("GPFDIST", path.display().to_string())));
+        settings.extend(rule.path.as_ref().map(|path| ("PROGRAM", path.display().to_string())));
         settings.extend(rule.bind.clone().map(|bind| ("BIND", bind)));
         settings
     }
@@ -397,17 +346,18 @@ impl Facts {
         }
     }
 
-    fn base(&self, host: &str, address: Option<&str>) -> Result<String, GpfdistError> {
+    fn base(&self, host: &str, address: Option<&str>) -> Result<String, ProgramError> {
         match (self.port, address.or(self.host.as_deref())) {
             (Some(port), Some(name)) if !name.is_empty() => {
                 let (open, close) = if name.contains(':') { ("[", "]") } else { ("", "") };
                 log::debug!("gpfdist on {host} serves on port {port}");
                 Ok(format!("gpfdist://{open}{name}{close}:{port}/"))
             }
-            _ => Err(GpfdistError {
+            _ => Err(ProgramError {
                 what: format!("gpfdist on `{host}` did not say where it serves"),
                 remedy: "name that host in target.gpfdist.address".into(),
                 can_retry: false,
+                misfit: false,
             }),
         }
     }
@@ -458,7 +408,7 @@ mod tests {
     #[test]
     fn what_can_be_mended_is_said() {
         let said = |message: &str| {
-            let error = GpfdistError::of(&SourceError::failed("etl1", WHAT.into(), None, message));
+            let error = ProgramError::of(&SourceError::failed("etl1", WHAT.into(), None, message));
             (error.can_retry(), error.remedy().to_owned())
         };
         let (retry, remedy) = said("gpfdist: command not found (neither in PATH, …)");

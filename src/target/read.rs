@@ -42,7 +42,7 @@ impl Session {
                         TargetError::Lost { why, .. } => TargetError::Lost { doing: doing.into(), why },
                         other @ (TargetError::Address { .. }
                         | TargetError::Connect { .. }
-                        | TargetError::Gpfdist(_)) => other,
+                        | TargetError::Program(_)) => other,
                     });
                 }
             }

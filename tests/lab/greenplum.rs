@@ -53,9 +53,10 @@ pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
     home
 }
 
-/// What `target:` says beside `loader: gpfdist`: where it is, and ports that the lab's servers do not take.
-pub(crate) fn gpfdist(home: &Path) -> String {
-    format!("path: {}/bin/gpfdist, address: 127.0.0.1, ports: 34000-34999", home.display())
+/// What `target:` says beside `loader: gpfdist` or `loader: gpload`: where it is, and ports that the lab's servers do not
+/// take.
+pub(crate) fn program(home: &Path, name: &str) -> String {
+    format!("path: {}/bin/{name}, address: 127.0.0.1, ports: 34000-34999", home.display())
 }
 
 /// The superuser there, and the loader that all tests are to use, where one is named.
@@ -115,6 +116,10 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     eprintln!("the target of these tests is {version}");
     if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = 'loader'", &[]).unwrap().is_none() {
         client.batch_execute("CREATE ROLE loader LOGIN").unwrap();
+    }
+    let may = "SELECT 1 FROM pg_roles WHERE rolname = 'loader' AND rolcreaterextgpfd";
+    if client.query_opt(may, &[]).unwrap().is_none() {
+        client.batch_execute("ALTER ROLE loader CREATEEXTTABLE").unwrap();
     }
     for (key, value) in
         [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]

@@ -15,6 +15,7 @@ mod create;
 mod day;
 mod ends;
 mod gpfdist;
+mod gpload;
 mod greenplum;
 mod keeping;
 mod keys;

@@ -191,20 +191,19 @@ impl Case {
         }
     }
 
-    /// Loads by this loader, as a superuser.
+    /// Loads by this loader; as a superuser where it takes one.
     pub(crate) fn load_by(&self, loader: &str) {
         let (user, admin) = (lab().get("LAB_TARGET_USER"), lab().get("LAB_TARGET_ADMIN"));
         let port = lab().get("LAB_TARGET_PORT");
         let place = format!("@127.0.0.1:{port}/{}\"", self.name);
-        let more = match loader {
-            "gpfdist" => {
-                let home =
-                    greenplum::gphome("a loader gpfdist").expect("GPFERRY_LAB_GPHOME is needed for that");
-                format!(", gpfdist: {{ {} }}", greenplum::gpfdist(&home))
+        let (by, more) = match loader {
+            "gpfdist" | "gpload" => {
+                let home = greenplum::gphome(loader).expect("GPFERRY_LAB_GPHOME is needed for that");
+                (user, format!(", {loader}: {{ {} }}", greenplum::program(&home, loader)))
             }
-            _ => String::new(),
+            _ => (admin, String::new()),
         };
-        self.edit_inventory(&format!("{user}{place}"), &format!("{admin}{place}, loader: {loader}{more}"));
+        self.edit_inventory(&format!("{user}{place}"), &format!("{by}{place}, loader: {loader}{more}"));
     }
 
     /// Changes the inventory's text.

@@ -1,4 +1,4 @@
-//! Where the segments of the target find a gpfdist that serves the mount.
+//! The programs of Greenplum that stand beside the database: a gpfdist that serves the mount, and gpload.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ pub enum Gpfdist {
         url: String,
     },
     /// One that gpferry starts for a run, and ends with it.
-    Started(GpfdistRule),
+    Started(ProgramRule),
 }
 
-/// How gpferry starts a gpfdist.
+/// How gpferry starts a gpfdist, or runs gpload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GpfdistRule {
+pub struct ProgramRule {
     /// The host it runs on, as for SSH; absent: this machine.
     pub host: Option<String>,
     /// How segments reach that host: a name or an address. Absent: the name that the host itself has.
     pub address: Option<String>,
-    /// The IPv4 address that it listens on; absent: all of that host.
+    /// The IPv4 address that it listens on; absent: all of that host. Not for gpload.
     pub bind: Option<String>,
     /// The program; absent: in `PATH`, in `$GPHOME/bin`, or where its packages put it.
     pub path: Option<PathBuf>,
@@ -34,10 +34,10 @@ pub struct GpfdistRule {
     pub max_line: u64,
 }
 
-impl Default for Gpfdist {
+impl Default for ProgramRule {
     /// What is used where nothing is written, of a mount that is still to be filled in.
     fn default() -> Self {
-        Self::Started(GpfdistRule {
+        Self {
             host: None,
             address: None,
             bind: None,
@@ -45,6 +45,12 @@ impl Default for Gpfdist {
             ports: 8080..=8180,
             mount: PathBuf::new(),
             max_line: 1 << 20,
-        })
+        }
+    }
+}
+
+impl Default for Gpfdist {
+    fn default() -> Self {
+        Self::Started(ProgramRule::default())
     }
 }

@@ -47,6 +47,26 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn gpload_has_the_same_keys_but_for_those_of_a_server() {
+    let gpload = |keys: &str| {
+        read(&SMALL.replace(TARGET, &format!("gp6/d, loader: gpload, gpload: {keys} }}"))).unwrap().target
+    };
+    let target = gpload("{ host: gpadmin@etl1, path: /gp/bin/gpload, ports: 9000-9010 }");
+    assert_eq!(target.loader, Loader::Gpload);
+    let rule = target.gpload;
+    assert_eq!(
+        (rule.host.as_deref(), rule.path.as_deref()),
+        (Some("gpadmin@etl1"), Some(Path::new("/gp/bin/gpload")))
+    );
+    assert_eq!((rule.ports, rule.mount.as_path()), (9000..=9010, Path::new("/mnt/x")));
+    assert_eq!(read(SMALL).unwrap().target.gpload.ports, 8080..=8180);
+    for key in ["bind: 10.0.0.5", "url: \"gpfdist://e:1/\"", "password: x"] {
+        let name = key.split(':').next().unwrap();
+        one(TARGET, &format!("gp6/d, gpload: {{ §{key} }} }}"), &format!("target.gpload.{name}"), "");
+    }
+}
+
+#[test]
 fn one_that_runs_already_is_named_by_its_url() {
     for (url, kept) in [
         ("gpfdist://etl1:8081", "gpfdist://etl1:8081/"),

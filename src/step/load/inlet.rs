@@ -13,7 +13,7 @@ use crate::mount::{Mount, MountError};
 use crate::remote::ssh::Pool;
 use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
-use crate::target::{Cluster, Facts, Gpfdist, ServedFile, Session, TargetError, quotable};
+use crate::target::{Address, Cluster, Facts, Gpfdist, Gpload, ServedFile, Session, TargetError, quotable};
 
 /// From so many segments on they read large files faster than one stream through the coordinator brings them: measured
 /// with two cores, COPY takes two thirds of the time of two segments.
@@ -30,6 +30,8 @@ pub enum Inlet {
     Segments,
     /// An external table whose rows the segments read from gpfdist, which serves the mount.
     Gpfdist,
+    /// gpload, into a table of gpferry's own, and on from there.
+    Gpload,
 }
 
 impl fmt::Display for Inlet {
@@ -38,6 +40,7 @@ impl fmt::Display for Inlet {
             Self::Copy => "copy",
             Self::Segments => "segments",
             Self::Gpfdist => "gpfdist",
+            Self::Gpload => "gpload",
         })
     }
 }
@@ -69,14 +72,17 @@ pub type Sight = Result<(), Impossible>;
 /// [`Impossible`] where the inventory demands what the server, or the user's rights, cannot do.
 pub fn way_of_large(loader: Loader, facts: &Facts) -> Result<Choice, Impossible> {
     let copy = |why: &str| Ok(Choice { inlet: Inlet::Copy, why: why.into() });
-    let forced = matches!(loader, Loader::Segments | Loader::Gpfdist);
+    let forced = matches!(loader, Loader::Segments | Loader::Gpfdist | Loader::Gpload);
     let Some(cluster) = facts.cluster.as_ref().filter(|cluster| cluster.segments > 0) else {
         let why = "the target has no segments";
         return if forced { Err(impossible(loader, why, COPY)) } else { copy(why) };
     };
     match loader {
         Loader::Segments if !cluster.superuser => Err(impossible(loader, NO_SUPERUSER, SUPERUSER)),
-        Loader::Gpfdist if !cluster.reads_gpfdist => Err(impossible(loader, NO_RIGHT, RIGHT)),
+        Loader::Gpfdist | Loader::Gpload if !cluster.reads_gpfdist => {
+            Err(impossible(loader, NO_RIGHT, RIGHT))
+        }
+        Loader::Gpload => Ok(Choice { inlet: Inlet::Gpload, why: "the inventory says so".into() }),
         Loader::Gpfdist => Ok(Choice { inlet: Inlet::Gpfdist, why: "the inventory says so".into() }),
         Loader::Segments => Ok(Choice { inlet: Inlet::Segments, why: "the inventory says so".into() }),
         Loader::Auto if !cluster.superuser => copy(NO_SUPERUSER),
@@ -86,7 +92,7 @@ pub fn way_of_large(loader: Loader, facts: &Facts) -> Result<Choice, Impossible>
         Loader::Auto => {
             Ok(Choice { inlet: Inlet::Segments, why: format!("there are {}", segments(cluster)) })
         }
-        Loader::Copy | Loader::Gpload => copy("the inventory says so"),
+        Loader::Copy => copy("the inventory says so"),
     }
 }
 
@@ -100,7 +106,11 @@ const RIGHT: &str = "let a superuser say: ALTER ROLE <the loading user> CREATEEX
      `loader: copy` at the target";
 
 fn impossible(loader: Loader, why: &str, remedy: &str) -> Impossible {
-    let loader = if loader == Loader::Gpfdist { "gpfdist" } else { "segments" };
+    let loader = match loader {
+        Loader::Gpfdist => "gpfdist",
+        Loader::Gpload => "gpload",
+        Loader::Auto | Loader::Copy | Loader::Segments => "segments",
+    };
     Impossible { why: format!("`loader: {loader}` is not possible: {why}"), remedy: remedy.into() }
 }
 
@@ -116,6 +126,7 @@ pub fn words(loader: Loader, choice: &Choice) -> String {
     match choice.inlet {
         Inlet::Copy => format!("by COPY through the coordinator, since {why}"),
         Inlet::Gpfdist => format!("the segments read every file from gpfdist, since {why}"),
+        Inlet::Gpload => format!("gpload loads every file into a table of its own, since {why}"),
         Inlet::Segments if loader == Loader::Segments => {
             format!("the segments read every file themselves, since {why}")
         }
@@ -143,6 +154,7 @@ pub fn planned(loader: Loader, facts: &Facts) -> String {
 pub struct Inlets {
     loader: Loader,
     gpfdist: Gpfdist,
+    gpload: Gpload,
     /// The mount's subdirectory, as the segments' hosts see it.
     root: PathBuf,
     /// What the proof came to, once somebody needed it.
@@ -151,10 +163,11 @@ pub struct Inlets {
 
 impl Inlets {
     /// Of an inventory, for a run.
-    pub fn new(inventory: &Inventory, run: &str, pool: &Pool) -> Self {
+    pub fn new(inventory: &Inventory, target: &Address, run: &str, pool: &Pool) -> Self {
         Self {
             loader: inventory.target.loader,
             gpfdist: Gpfdist::new(inventory, run, pool),
+            gpload: Gpload::new(inventory, target, run, pool),
             root: Self::root_of(inventory),
             sight: Mutex::default(),
         }
@@ -181,7 +194,7 @@ impl Inlets {
             return Ok(Inlet::Copy);
         }
         match way_of_large(self.loader, session.facts()) {
-            Ok(Choice { inlet: inlet @ (Inlet::Copy | Inlet::Gpfdist), .. }) => Ok(inlet),
+            Ok(Choice { inlet: inlet @ (Inlet::Copy | Inlet::Gpfdist | Inlet::Gpload), .. }) => Ok(inlet),
             Ok(Choice { inlet: Inlet::Segments, .. }) => match self.sight(session, mount, run)? {
                 Ok(()) => Ok(Inlet::Segments),
                 Err(_) if self.loader == Loader::Auto => Ok(Inlet::Copy),
@@ -214,6 +227,11 @@ impl Inlets {
         Ok(seen)
     }
 
+    /// gpload, for this run.
+    pub(super) fn gpload(&self) -> &Gpload {
+        &self.gpload
+    }
+
     /// Where segments read files from gpfdist: under no more URLs than there are segments.
     pub(super) fn urls(
         &self,
@@ -224,7 +242,7 @@ impl Inlets {
         let segments = session.facts().cluster.as_ref().map_or(1, |cluster| cluster.segments);
         self.gpfdist
             .urls(files, segments, stop)
-            .map_err(|error| super::fatal_or_failed(TargetError::Gpfdist(error)))
+            .map_err(|error| super::fatal_or_failed(TargetError::Program(error)))
     }
 
     /// A published file, as the segments see it.
@@ -324,7 +342,7 @@ pub fn prove_gpfdist(
         .map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
     let urls = gpfdist
         .urls(&[&word.path()], 1, &Stop::default())
-        .map_err(|error| of(&TargetError::Gpfdist(error)))?;
+        .map_err(|error| of(&TargetError::Program(error)))?;
     let read = session.gpfdist_serves(&urls[0], run).map_err(|error| of(&error))?;
     if read == [word.text()] {
         return Ok(());
