@@ -258,7 +258,8 @@ pub fn execute(
     drop((sources, slice_of, methods, to_export));
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
-    let shared = loader::Shared::new(later, Inlets::new(ground.inventory));
+    let shared =
+        loader::Shared::new(later, Inlets::new(ground.inventory, ground.target, &ground.run.id, ground.pool));
     std::thread::scope(|scope| {
         let (tell, events) = bounded(EVENTS);
         let (ship, shipments) = unbounded();

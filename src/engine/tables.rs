@@ -174,9 +174,10 @@ fn create(
         site.schemas = plain.schemas;
     }
     made.map_err(|error| match error {
-        lost @ (TargetError::Lost { .. } | TargetError::Connect { .. } | TargetError::Address { .. }) => {
-            NotMade::Lost(lost)
-        }
+        lost @ (TargetError::Lost { .. }
+        | TargetError::Connect { .. }
+        | TargetError::Address { .. }
+        | TargetError::Program(_)) => NotMade::Lost(lost),
         refused @ TargetError::Refused { .. } => {
             let remedy = remedy(&refused, &one.target, site);
             NotMade::Failed(UnitFailure { remedy, ..UnitFailure::of_target(Stage::Check, &refused) })

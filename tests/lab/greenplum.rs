@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
@@ -23,6 +24,8 @@ const VARIABLE: &str = "GPFERRY_LAB_GREENPLUM";
 const SEGMENTS: &str = "GPFERRY_LAB_SEGMENTS_USER";
 /// The environment variable that says by which loader every test loads there, as a superuser.
 const LOADER: &str = "GPFERRY_LAB_LOADER";
+/// The environment variable that names an installation with gpfdist and gpload, for this machine: `$GPHOME`.
+const GPHOME: &str = "GPFERRY_LAB_GPHOME";
 
 /// Whether the target of this run is a Greenplum. Where it is not, the tests that need one say so by name.
 pub(crate) fn is_target() -> bool {
@@ -43,6 +46,25 @@ pub(crate) fn loads_as_superuser(what: &str) -> bool {
         eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
     }
     forced_loader().is_some()
+}
+
+/// Where gpfdist and gpload are. Where nobody says so, what is left out is said once, by name.
+pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
+    static SAID: OnceLock<()> = OnceLock::new();
+    if is_missing_for(what) {
+        return None;
+    }
+    let home = env::var_os(GPHOME).map(PathBuf::from);
+    if home.is_none() {
+        SAID.get_or_init(|| eprintln!("left out without {GPHOME}: all that needs gpfdist or gpload"));
+    }
+    home
+}
+
+/// What `target:` says beside `loader: gpfdist` or `loader: gpload`: where it is, and ports that the lab's servers do not
+/// take.
+pub(crate) fn program(home: &Path, name: &str) -> String {
+    format!("path: {}/bin/{name}, address: 127.0.0.1, ports: 34000-34999", home.display())
 }
 
 /// The loader that all tests are to use, where one is named.
@@ -142,6 +164,10 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     }
     if forced_loader().is_some() {
         lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
+    }
+    let may = "SELECT 1 FROM pg_roles WHERE rolname = 'loader' AND rolcreaterextgpfd";
+    if client.query_opt(may, &[]).unwrap().is_none() {
+        client.batch_execute("ALTER ROLE loader CREATEEXTTABLE").unwrap();
     }
     for (key, value) in
         [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]

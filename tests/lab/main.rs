@@ -14,6 +14,8 @@ mod compare_property;
 mod create;
 mod day;
 mod ends;
+mod gpfdist;
+mod gpload;
 mod greenplum;
 mod keeping;
 mod keys;
