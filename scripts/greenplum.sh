@@ -20,7 +20,7 @@ umask 007                   # what is written on the mount is for the owner and 
 export LC_ALL=C             # the system's words in English, awk and globs by bytes
 unset CDPATH GREP_OPTIONS PSQLRC PGSERVICE
 
-readonly VERSION=1.0.0
+readonly VERSION=1.1.0
 readonly TAB=$'\t'
 readonly EOF_MARK=$'\001eof'   # what the pump writes after the last byte; glued to a line, that line was cut short
 readonly CHUNK=128             # small units per transaction-free round of psql, compression and rename
@@ -228,6 +228,8 @@ job() {
         verb=${line%%"$TAB"*}
         case $verb in
             export) accept_export ;;
+            segments) accept_segments ;;
+            look) accept_look ;;
             query) accept_query ;;
             set) accept_setting ;;
             beat | stop) ;;              # the supervisor's
@@ -331,6 +333,33 @@ accept_export() {
     fi
 }
 
+accept_segments() {
+    local field="([^$TAB]+)"
+    [[ $line =~ ^segments${TAB}([0-9]{1,18})${TAB}$field${TAB}([1-9][0-9]{0,4})${TAB}$field${TAB}$field${TAB}(.+)$ ]] || misuse
+    local no=${BASH_REMATCH[1]} path=${BASH_REMATCH[2]} parts=${BASH_REMATCH[3]}
+    local create=${BASH_REMATCH[4]} look=${BASH_REMATCH[5]} insert=${BASH_REMATCH[6]}
+    small_drain
+    why=''
+    [[ $create == 'CREATE WRITABLE EXTERNAL WEB TEMP TABLE gpferry_out ('* ]] || misuse
+    [[ $look == 'CREATE READABLE EXTERNAL WEB TEMP TABLE gpferry_seen ('* ]] || misuse
+    [[ $insert == 'INSERT INTO pg_temp.gpferry_out SELECT '* ]] || misuse
+    [[ -z $snapshot ]] || why='segments cannot write what a shared snapshot shows'
+    if [[ -n $why ]] || ! check_path "$path" || ! check_bare "$create" || ! check_bare "$look" || ! check_bare "$insert"; then
+        reply_error "$no" 1 - "$why"
+        return
+    fi
+    segments_one "$no" "$path" "$parts" "$create" "$look" "$insert"
+}
+
+accept_look() {
+    [[ $line =~ ^look${TAB}([0-9]{1,18})${TAB}(.+)$ ]] || misuse
+    local no=${BASH_REMATCH[1]} sql=${BASH_REMATCH[2]}
+    small_drain
+    [[ $sql == 'CREATE READABLE EXTERNAL WEB TEMP TABLE gpferry_seen ('* ]] || misuse
+    check_bare "$sql" || { reply_error "$no" 1 - "$why"; return; }
+    look_one "$no" "$sql"
+}
+
 accept_query() {
     [[ $line =~ ^query${TAB}([0-9]{1,18})${TAB}(.+)$ ]] || misuse
     local no=${BASH_REMATCH[1]} sql=${BASH_REMATCH[2]}
@@ -353,7 +382,7 @@ check_path() {
 # still not be talked into starting a program: it would do so before the server could object.
 # And \copy does not know dollar quotes: it would join the blanks inside them, without a word.
 check_sql() {
-    local bare
+    local bare prefixed
     why=''
     [[ $1 == *[Pp][Rr][Oo][Gg][Rr][Aa][Mm]* || $1 == *'$'*'$'* ]] || return 0    # spares the slower looks
     shopt -s nocasematch
@@ -366,11 +395,26 @@ check_sql() {
     [[ -z $why ]]
 }
 
-# $bare: a statement without what stands in its quotes. A name may hold anything.
+# A statement that psql is given as it is, and not within a \copy, must not reach psql's own commands and variables, nor
+# end where it should not. Quotes are read here without escapes, so strings that have them are refused.
+check_bare() {
+    local bare prefixed
+    why=''
+    unquote "$1"
+    case ${bare//::/} in
+        *[\;\\\$]* | *--* | */\** | *:[A-Za-z0-9_]*) why='the statement holds ; \ $ : or a comment outside of quotes' ;;
+    esac
+    [[ -z $prefixed ]] || why='the statement holds a string with a prefix'
+    [[ -z $why ]]
+}
+
+# $bare: a statement without what stands in its quotes; $prefixed where something stands right before one (E'…'). A name
+# may hold anything.
 unquote() {
     local rest=$1 quote
-    bare=''
+    bare='' prefixed=''
     while [[ $rest == *[\"\']* ]]; do
+        [[ $rest != [!\"\']* || ${rest%%[\"\']*} != *[A-Za-z0-9_\&] ]] || prefixed=yes
         bare+=${rest%%[\"\']*}' '
         rest=${rest#"${rest%%[\"\']*}"}
         quote=${rest:0:1}
@@ -520,12 +564,14 @@ await() {
                 case $text in
                     '') ;;
                     'COPY '*) copied=${text#COPY } ;;
+                    'INSERT 0 '*) copied=${text#INSERT 0 } ;;
                     *) troubled=yes; note_trouble ;;
                 esac
                 return 0
                 ;;
             'COPY '*) copied=${text#COPY } ;;
-            '' | SET | BEGIN) ;;
+            'INSERT 0 '*) copied=${text#INSERT 0 } ;;
+            '' | SET | BEGIN | ROLLBACK | 'CREATE EXTERNAL TABLE' | 'CREATE FOREIGN TABLE') ;;
             *) troubled=yes; note_trouble ;;
         esac
     done
@@ -632,6 +678,7 @@ export_one() {   # no path compressor sql
             if [[ ! $rows =~ ^[0-9]+$ ]]; then
                 code=1 why='psql reported neither an error nor a number of rows'
             elif publish_one "$part" "$path"; then
+                forget_parts "$path"
                 now
                 reply_ok "$no" "$rows" "$size" $((NOW - began)) "$tool"
                 : >"$tmp/part"
@@ -720,6 +767,15 @@ publish_one() {   # part path
     return 1
 }
 
+# Parts that segments wrote of the unit before are of no more use.
+forget_parts() {   # path
+    local i stem=${1%.csv.gz}
+    for ((i = 0; ; i++)); do
+        [[ -e "$stem^seg$i.csv.gz" ]] || break
+        rm -f -- "$stem^seg$i.csv.gz"
+    done
+}
+
 # p_from[], p_to[] → p_size[], p_why[]. $1: `flush` when the files are not on disk yet.
 publish() {
     local i result
@@ -758,20 +814,24 @@ readonly PUBLISH='
     my ($flush, $machine, @units, %dirs) = @ARGV;
     while (<STDIN>) { chomp; push @units, [split /\t/]; }
     for my $u (@units) {
-        if (open my $f, "+<", $u->[0]) {
+        # What is on disk already may be of another user, who lets it be renamed and no more
+        if (!$flush) {
+        } elsif (open my $f, "+<", $u->[0]) {
             $u->[2] = $f;
             # A hint (sync_file_range) to start on all files at once: then the first fsync does most of the work
-            syscall 277, fileno $f, 0, 0, 2 if $flush && $machine eq "x86_64";
+            syscall 277, fileno $f, 0, 0, 2 if $machine eq "x86_64";
         } else { $u->[3] = "$u->[0]: $!"; }
     }
     for my $u (@units) {
         my ($from, $to, $f, $why) = @$u;
         my $size = 0;
+        if (!$why) {
+            $size = -s ($f || $from) || 0;
+            $why = "$from: " . (-e $from ? "empty before it was published" : $!) unless $size;
+        }
         if ($f) {
-            $size = -s $f;
-            if ($flush) { $f->sync or $why = "$from: $!"; }
+            $f->sync or $why ||= "$from: $!";
             close $f or $why ||= "$from: $!";
-            $why ||= "$from: empty before it was published" unless $size;
         }
         unless ($why) { rename $from, $to or $why = "$to: $!"; }
         (my $dir = $to) =~ s{/[^/]*\z}{};
@@ -800,19 +860,149 @@ query_one() {   # no sql
     elif [[ -n $troubled ]]; then
         reply_error "$no" 1 "$state" "$said"
     else
-        lock_stdout
-        rows=''
-        awk -v prefix="$nonce${TAB}row$TAB$no$TAB" -v count="$tmp/count" \
-            '{ print prefix $0 } END { print NR > count }' "$tmp/rows" && read -r rows <"$tmp/count"
-        unlock_stdout
-        if [[ $rows == "${copied:-$rows}" && -n $rows ]]; then
-            now
-            reply_ok "$no" "$rows" 0 $((NOW - began)) -
-        else
-            reply_error "$no" 1 - "psql reported $copied rows, and $rows were read"
-        fi
+        send_rows "$no"
     fi
     rm -f -- "$tmp/rows"
+}
+
+# Answers a question whose rows are in a file.
+send_rows() {   # no
+    local no=$1 rows=''
+    lock_stdout
+    awk -v prefix="$nonce${TAB}row$TAB$no$TAB" -v count="$tmp/count" \
+        '{ print prefix $0 } END { print NR > count }' "$tmp/rows" && read -r rows <"$tmp/count"
+    unlock_stdout
+    if [[ $rows == "${copied:-$rows}" && -n $rows ]]; then
+        now
+        reply_ok "$no" "$rows" 0 $((NOW - began)) -
+    else
+        reply_error "$no" 1 - "psql reported $copied rows, and $rows were read"
+    fi
+}
+
+# ── job: one unit, by the segments ──────────────────────────────────────────────────────────────────────────
+
+# Runs statements in one transaction, which is taken back: what they make stays for nobody. The last of them made a table
+# of what each segment says, which is read into a file. Sets inserted; where it returns 1, code, mine and why.
+taken_back() {   # no statement …
+    local no=$1 statement
+    shift
+    inserted='' mine=-
+    for statement in BEGIN "$@"; do
+        printf '%s;\n\\echo %s %s.\n' "$statement" "$mark" "$no" >&7 2>/dev/null
+        await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
+        [[ -z $troubled ]] || break
+        case $statement in 'INSERT '*) inserted=$copied ;; esac
+    done
+    if [[ -z $troubled ]]; then
+        printf "\\\\copy (select line from pg_temp.gpferry_seen) to '%s/rows'\n\\\\echo %s %s.\n" "$tmp" "$mark" "$no" >&7 2>/dev/null
+        await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
+    fi
+    local failed=$troubled because=$said rows=$copied
+    [[ -z $failed ]] || mine=$state
+    printf 'ROLLBACK;\n\\echo %s %s.\n' "$mark" "$no" >&7 2>/dev/null
+    await "$no" || :                       # the session is gone, and the transaction with it
+    copied=$rows code=1 why=$because
+    [[ -z $failed ]]
+}
+
+look_one() {   # no statement
+    local no=$1 began mine inserted
+    now
+    began=$NOW
+    session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
+    if taken_back "$no" "$2"; then send_rows "$no"; else reply_error "$no" "$code" "$mine" "$why"; fi
+    rm -f -- "$tmp/rows"
+}
+
+# Each segment pipes its rows into a compressor of its own, and those files are renamed together. The names of all of them
+# stand where the undertaker finds them; what a segment has open under a name that is gone goes when it is closed.
+segments_one() {   # no path parts create look insert
+    local no=$1 path=$2 parts=$3 began mine inserted i part stem
+    now
+    began=$NOW
+    ensure_dir "${path%/*}" || { reply_error "$no" 1 - "$why"; return; }
+    session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
+    stem=${path##*/}
+    stem=${stem%.csv.gz}
+    p_from=() p_to=() part_size=() part_tail=() part_tool=''
+    for ((i = 0; i < parts; i++)); do
+        p_from+=("${path%/*}/.$stem^seg$i.csv.gz.$part_tag.part") p_to+=("${path%/*}/$stem^seg$i.csv.gz")
+    done
+    printf '%s\n' "${p_from[@]}" >"$tmp/part"
+    if taken_back "$no" "$4" "$6" "$5" && segments_seen "$parts" && segments_publish "$path"; then
+        segments_report
+    else
+        rm -f -- "${p_from[@]}"
+        reply_error "$no" "$code" "$mine" "$why"
+    fi
+    : >"$tmp/part"
+    rm -f -- "$tmp/rows"
+}
+
+# Every segment has to have told of its part, and what stands here has to be what it told of.
+segments_seen() {   # parts
+    local segment count bytes tail tool more heard=0 size
+    code=1 mine=-
+    while read -r segment count bytes tail tool more; do
+        if [[ ! "$segment $count $bytes" =~ ^[0-9]{1,5}\ [0-9]{1,5}\ [0-9]{1,18}$ || ! $tail =~ ^[0-9a-f]{16}$ || -n $more ]]; then
+            why="a segment said what is no answer: ${segment:0:100}"
+            return 1
+        elif ((count != $1 || segment >= $1)) || [[ -n ${part_size[segment]:-} ]]; then
+            why="segment $segment of $count answered, where $1 were expected, once each"
+            return 1
+        fi
+        part_size[segment]=$bytes part_tail[segment]=$tail part_tool=${tool:-gzip}
+        size=$(size_of "${p_from[segment]}")
+        if [[ $size != "$bytes" ]]; then
+            why="${p_from[segment]}: segment $segment wrote $bytes bytes there, and here are ${size:-none}: is it another directory?"
+            return 1
+        fi
+        heard=$((heard + 1))
+    done <"$tmp/rows"
+    ((heard == $1)) || { why="$heard of $1 segments told of their parts"; return 1; }
+    [[ $inserted =~ ^[0-9]+$ ]] || { why='psql reported neither an error nor a number of rows'; return 1; }
+}
+
+# A file's size. What another host made just now an NFS client may deny for as long as it keeps a directory in mind;
+# opening the directory makes it ask.
+size_of() {   # file
+    local size='' wait=0
+    [[ $(stat -f -c %T -- "${1%/*}" 2>/dev/null) != nfs* ]] || wait=60
+    until size=$(stat -c %s -- "$1" 2>/dev/null) || ((wait-- <= 0)); do
+        : 2>/dev/null <"${1%/*}"
+        nap 1
+    done
+    printf '%s' "$size"
+}
+
+# All of them, or none.
+segments_publish() {   # path
+    local i failed='' stem=${1%.csv.gz}
+    publish ''
+    for ((i = 0; i < ${#p_to[@]}; i++)); do failed=${failed:-${p_why[i]}}; done
+    if [[ -n $failed ]]; then
+        rm -f -- "${p_to[@]}"
+        code=1
+        with_numbers "$failed" "${1%/*}"
+        return 1
+    fi
+    # what an attempt of another way, or of more segments, left is of no more use to anybody
+    rm -f -- "$1"
+    for ((i = ${#p_to[@]}; ; i++)); do
+        [[ -e "$stem^seg$i.csv.gz" ]] || break
+        rm -f -- "$stem^seg$i.csv.gz"
+    done
+}
+
+segments_report() {
+    local i bytes=0
+    for ((i = 0; i < parts; i++)); do
+        reply "part$TAB$no$TAB$i$TAB${part_size[i]}$TAB${part_tail[i]}"
+        bytes=$((bytes + part_size[i]))
+    done
+    now
+    reply_ok "$no" "$inserted" "$bytes" $((NOW - began)) "$part_tool"
 }
 
 # ── job: small units, many at a time ────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ pub enum PatternError {
     /// Absolute, or with `.`, `..` or an empty part.
     #[error("it does not stay below the mount's subdirectory, or is not written plainly")]
     Outside,
-    /// A part that begins with a dot, or `manifest`, `rejects`, `….part`.
+    /// A part that begins with a dot, or `manifest`, `rejects`, `….part`, `…^seg…`.
     #[error("`{0}` is a name that gpferry keeps for itself")]
     Reserved(String),
     /// Two units would have one file.
@@ -107,7 +107,8 @@ impl FilePattern {
             if matches!(part, "" | "." | "..") || text.contains(char::is_control) {
                 return Err(PatternError::Outside);
             }
-            if part.starts_with('.') || part.ends_with(".part") {
+            // `^seg` marks one of several files of a unit.
+            if part.starts_with('.') || part.ends_with(".part") || part.contains("^seg") {
                 return Err(PatternError::Reserved(part.into()));
             }
         }
@@ -200,7 +201,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::inventory::{Compressor, Cut, ExportRule, LoadRule, NullWindow};
+    use crate::inventory::{Compressor, Cut, ExportMethod, ExportRule, LoadRule, NullWindow};
     use crate::inventory::{TableEntry, TableSelector, WindowBy, WindowRule};
     use crate::measure::{Measure, Scale};
     use crate::names::TableName;
@@ -226,7 +227,13 @@ pub(crate) mod tests {
             filter: None,
             load: LoadRule::default(),
             late_after: None,
-            export: ExportRule { timeout: lag, retries: 0, slice_bytes: 0, compressor: Compressor::Auto },
+            export: ExportRule {
+                timeout: lag,
+                retries: 0,
+                slice_bytes: 0,
+                compressor: Compressor::Auto,
+                method: ExportMethod::Auto,
+            },
             compare: Default::default(),
         };
         let series = series_of("d", &table, None);
@@ -295,6 +302,7 @@ pub(crate) mod tests {
             ("", Outside),
             (".{unit}.gz", Reserved(".{unit}.gz".into())),
             ("{unit}.part", Reserved("{unit}.part".into())),
+            ("{unit}^seg{dd}.csv.gz", Reserved("{unit}^seg{dd}.csv.gz".into())),
             ("manifest/{unit}.gz", Reserved("manifest".into())),
             ("all.csv.gz", Ambiguous),
             ("{table}.csv.gz", Ambiguous),

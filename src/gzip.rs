@@ -47,6 +47,28 @@ impl Trailer {
     }
 }
 
+impl Trailer {
+    /// What stands for several files that are one: their sizes together, and a checksum of their checksums in this order.
+    pub fn of_parts(parts: &[Self]) -> Self {
+        let mut crc = flate2::Crc::new();
+        let (mut bytes, mut isize) = (0u64, 0u32);
+        for part in parts {
+            crc.update(&part.crc32.to_le_bytes());
+            bytes = bytes.saturating_add(part.bytes);
+            isize = isize.wrapping_add(part.isize);
+        }
+        Self { bytes, crc32: crc.sum(), isize }
+    }
+
+    /// Is the file large enough to be a gzip file at all?
+    pub fn is_whole(&self) -> bool {
+        self.bytes >= SMALLEST
+    }
+}
+
+/// The smallest gzip file: header, an empty block and the trailer.
+const SMALLEST: u64 = 20;
+
 /// What is wrong with a gzip file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GzipError {
@@ -97,12 +119,30 @@ pub enum GzipError {
     },
 }
 
-/// Inflates a published file, checking everything on the way.
+/// A file that is opened at its start, and what it was published with.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub file: File,
+    /// Where it stands.
+    pub path: PathBuf,
+    /// Its size and trailer.
+    pub trailer: Trailer,
+}
+
+/// Opens the next file of those that are read as one; `None` behind the last.
+type Next = Box<dyn FnMut() -> Option<Result<Opened, GzipError>> + Send>;
+
+/// Inflates a published file, or several one after the other, checking everything on the way.
 pub struct CheckedReader {
     path: PathBuf,
     published: u64,
     expected: usize,
     decoder: MultiGzDecoder<BufReader<Counted>>,
+    /// What follows at the end of this file.
+    next: Option<Next>,
+    /// Compressed bytes of the files before this one.
+    before: u64,
     /// Inflated bytes so far.
     at: u64,
     /// The inflated bytes that are handed out.
@@ -140,21 +180,30 @@ impl CheckedReader {
     /// Reads `file`, opened at its start, which was published with this trailer.
     pub fn new(file: File, path: &Path, trailer: &Trailer) -> Self {
         let published = trailer.bytes;
-        // Thousands of files are smaller than the buffer that serves a large one.
-        let buffer = usize::try_from(published).unwrap_or(READ_BUFFER).clamp(512, READ_BUFFER);
-        let counted = BufReader::with_capacity(buffer, Counted { file, read: 0 });
         let expected = usize::try_from(trailer.isize).unwrap_or(usize::MAX);
-        let decoder = MultiGzDecoder::new(counted);
         Self {
             path: path.to_owned(),
             published,
             expected,
-            decoder,
+            decoder: decoder(file, published),
+            next: None,
+            before: 0,
             at: 0,
             part: ..u64::MAX,
             back: Vec::new(),
             tell: None,
         }
+    }
+
+    /// Goes on with what `next` opens when this file is at its end and was whole, as if all were one. `expected`: how much
+    /// data all of them hold, as [`CheckedReader::expected`].
+    #[must_use]
+    pub fn followed_by(
+        self,
+        expected: usize,
+        next: impl FnMut() -> Option<Result<Opened, GzipError>> + Send + 'static,
+    ) -> Self {
+        Self { expected, next: Some(Box::new(next)), ..self }
     }
 
     /// Hands out these bytes of the data alone. The file is read and checked to its end all the same.
@@ -188,7 +237,7 @@ impl CheckedReader {
         self.expected
     }
 
-    /// The next inflated bytes; 0 only at the end of a file that was whole.
+    /// The next inflated bytes; 0 only at the end of a file that was whole, and the last.
     ///
     /// # Errors
     /// [`GzipError`] names what is wrong.
@@ -201,10 +250,16 @@ impl CheckedReader {
         }
         loop {
             match self.decoder.read(buffer) {
-                Ok(0) => return self.at_end().map(|()| 0),
+                Ok(0) => {
+                    self.at_end()?;
+                    match self.next.as_mut().and_then(|next| next()) {
+                        Some(opened) => self.go_on(opened?),
+                        None => return Ok(0),
+                    }
+                }
                 Ok(n) => {
                     if let Some(tell) = &mut self.tell {
-                        tell(self.decoder.get_ref().get_ref().read);
+                        tell(self.before + self.decoder.get_ref().get_ref().read);
                     }
                     let left = self.part.end.saturating_sub(self.at);
                     self.at += n as u64;
@@ -217,6 +272,13 @@ impl CheckedReader {
                 Err(error) => return Err(self.named(&error)),
             }
         }
+    }
+
+    fn go_on(&mut self, Opened { file, path, trailer }: Opened) {
+        self.before += self.published;
+        self.published = trailer.bytes;
+        self.path = path;
+        self.decoder = decoder(file, trailer.bytes);
     }
 
     fn at_end(&self) -> Result<(), GzipError> {
@@ -242,6 +304,13 @@ impl CheckedReader {
             _ => GzipError::Corrupt { path, read, detail: error.to_string() },
         }
     }
+}
+
+/// Inflates a file of so many compressed bytes.
+fn decoder(file: File, bytes: u64) -> MultiGzDecoder<BufReader<Counted>> {
+    // Thousands of files are smaller than the buffer that serves a large one.
+    let buffer = usize::try_from(bytes).unwrap_or(READ_BUFFER).clamp(512, READ_BUFFER);
+    MultiGzDecoder::new(BufReader::with_capacity(buffer, Counted { file, read: 0 }))
 }
 
 #[cfg(test)]
@@ -319,6 +388,58 @@ mod tests {
         assert!(read_back(&added, whole.len()).is_err());
         let twice = [whole.clone(), whole.clone()].concat();
         assert!(matches!(read_back(&twice, whole.len()), Err(GzipError::Size { .. })));
+    }
+
+    fn opened(name: &str, bytes: &[u8], published: usize) -> Opened {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        Opened { file, path: name.into(), trailer: Trailer { bytes: published as u64, crc32: 0, isize: 0 } }
+    }
+
+    /// Files that are read as one, where the second has these bytes and was published with so many.
+    fn three(second: &[u8], published: usize) -> Result<(Vec<u8>, u64), GzipError> {
+        let (first, empty) = (member(&text()), member(b""));
+        let rest = [opened("b", second, published), opened("c", &empty, empty.len())];
+        let Opened { file, path, trailer } = opened("a", &first, first.len());
+        let told = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let hears = std::sync::Arc::clone(&told);
+        let mut rest = rest.into_iter();
+        let mut reader = CheckedReader::new(file, &path, &trailer)
+            .followed_by(0, move || rest.next().map(Ok))
+            .telling(move |bytes| hears.store(bytes, std::sync::atomic::Ordering::SeqCst));
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 8192]);
+        loop {
+            match reader.next(&mut buffer)? {
+                0 => return Ok((all, told.load(std::sync::atomic::Ordering::SeqCst))),
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    #[test]
+    fn files_that_follow_each_other_are_read_as_one_and_each_is_checked() {
+        let second = member(b"two\n");
+        let (all, told) = three(&second, second.len()).unwrap();
+        assert_eq!(all, [text(), b"two\n".to_vec()].concat());
+        assert_eq!(told, (member(&text()).len() + second.len()) as u64, "bytes of all that were read");
+        let of = |error: GzipError| match error {
+            GzipError::Truncated { path, .. }
+            | GzipError::Size { path, .. }
+            | GzipError::Checksum { path, .. }
+            | GzipError::Corrupt { path, .. }
+            | GzipError::Unreadable { path, .. } => path,
+        };
+        let mut flipped = second.clone();
+        flipped[second.len() - 6] ^= 1;
+        for (bytes, published) in [
+            (&flipped[..], second.len()),
+            (&second[..9], second.len()),
+            (&second[..], second.len() + 1),
+            (&[], 24),
+        ] {
+            assert_eq!(of(three(bytes, published).unwrap_err()), Path::new("b"), "{bytes:?}");
+        }
     }
 
     use proptest::prelude::*;

@@ -27,9 +27,14 @@ pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A word of a command that a segment's `sh` runs, in single quotes. The text must not hold control characters.
-pub fn shell(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
+/// A text as one word of a POSIX shell, where nothing in it means anything; `None` for one that holds a control
+/// character, which neither a line of the protocol nor a name has room for. It holds no backslash that the text has not,
+/// so that it can stand in a [`literal`].
+pub fn shell_word(text: &str) -> Option<String> {
+    if text.chars().any(char::is_control) {
+        return None;
+    }
+    Some(format!("'{}'", text.replace('\'', "'\"'\"'")))
 }
 
 /// Does this SQLSTATE say that a statement was cancelled, by its time limit or by somebody? Greenplum has a second one
@@ -272,6 +277,15 @@ mod tests {
     fn quotes_are_doubled() {
         assert_eq!(ident(r#"a"b"#), r#""a""b""#);
         assert_eq!(literal("it's \\"), "'it''s \\'");
+    }
+
+    proptest! {
+        #[test]
+        fn a_shell_gives_back_the_word_that_it_was_given(text in "[ -~äß表]{0,20}") {
+            let word = shell_word(&text).unwrap();
+            let said = std::process::Command::new("sh").arg("-c").arg(format!("printf %s {word}")).output().unwrap();
+            prop_assert_eq!(String::from_utf8(said.stdout).unwrap(), text);
+        }
     }
 
     #[test]

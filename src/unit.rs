@@ -4,7 +4,7 @@
 //! called. What identifies a unit everywhere is its source and its id together ([`UnitKey`]).
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime};
@@ -20,8 +20,8 @@ use crate::window::{Window, micros};
 /// Everything but `[A-Za-z0-9_.-]` is encoded in ids and paths.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-');
 
-/// Longest series: a file name takes 255 bytes, an id adds two bounds and a tag, and a `.part` name run, attempt
-/// and two endings.
+/// Longest series: a file name takes 255 bytes, an id adds two bounds and a tag, and a `.part` name the number of a
+/// part, run, attempt and two endings.
 const LONGEST_SERIES: usize = 148;
 
 /// What identifies a unit in ledger, load log and locks.
@@ -190,7 +190,7 @@ impl Unit {
         let day = self.extent.window().map_or(today, |window| window.start().date());
         day_path(&self.key.source, day)
             .join(encode(self.table.table()))
-            .join(format!("{}.csv.gz", self.key.id))
+            .join(format!("{}{ENDING}", self.key.id))
     }
 }
 
@@ -240,8 +240,57 @@ pub struct Named {
     pub tag: Option<String>,
 }
 
-/// Reads an id that [`unit_id`] made; `None` for anything else.
+/// What the data's files end with.
+const ENDING: &str = ".csv.gz";
+/// What stands between a unit's id and the number of a part, where a unit has several files.
+const PART: &str = "^seg";
+
+/// The name of one of a unit's files, where it has several: `<id>^seg<no>.csv.gz` beside `<id>.csv.gz`, which there is
+/// none of then.
+pub fn part_path(file: &Path, no: usize) -> PathBuf {
+    marked(file, &no.to_string())
+}
+
+/// All of a unit's files in one word, where it has several: `<id>^seg*.csv.gz`.
+pub fn parts_path(file: &Path) -> PathBuf {
+    marked(file, "*")
+}
+
+fn marked(file: &Path, which: &str) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(ENDING).unwrap_or(&name);
+    file.with_file_name(format!("{stem}{PART}{which}{ENDING}"))
+}
+
+/// The file that a unit has where it has one: what [`part_path`] and [`parts_path`] were made of, or else the same.
+pub fn whole_path(file: &Path) -> PathBuf {
+    let name = file.file_name().and_then(|name| name.to_str());
+    let stem = name.and_then(|name| name.strip_suffix(ENDING)).and_then(without_part);
+    stem.map_or_else(|| file.to_owned(), |stem| file.with_file_name(format!("{stem}{ENDING}")))
+}
+
+/// The id of the unit that a file of this name is, or is a part of; `None` for what gpferry does not call its files.
+pub fn id_of_file(name: &str) -> Option<&str> {
+    let stem = name.strip_suffix(ENDING).filter(|stem| !stem.starts_with('.'))?;
+    let id = without_part(stem).unwrap_or(stem);
+    read_id(id).is_some().then_some(id)
+}
+
+/// An id, where a part's mark stands behind it.
+fn without_part(stem: &str) -> Option<&str> {
+    let (id, no) = stem.rsplit_once(PART)?;
+    (no == "*" || is_number(no)).then_some(id)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Reads an id that [`unit_id`] made; `None` for anything else, and for the name of a part.
 pub fn read_id(id: &str) -> Option<Named> {
+    if without_part(id).is_some() {
+        return None;
+    }
     let mut fields: Vec<&str> = id.split('^').collect();
     let (extent, length) = match *fields.get(3)? {
         "all" => match fields.get(4).and_then(|more| repeated(more).or_else(|| slice(more))) {
@@ -390,6 +439,31 @@ mod tests {
             ["", "a^b^c", "a^b^c^d", "a^b^c^20210810000000", "a^b^c^i1^20210810000000", "a^b^c^i2^i1"]
         {
             assert_eq!(read_id(no_id), None, "{no_id}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_told_from_every_id_and_leads_back_to_its_unit() {
+        let slice = Extent::Slice(Interval::new(-7, 7).unwrap());
+        for table in ["t", "seg0", "x^seg1"] {
+            for extent in [hours(4, 0), Extent::Whole, Extent::Nulls, slice] {
+                for (variant, tag) in [(None, None), (Some("v12345678"), None), (Some("v1"), Some("c1"))] {
+                    let id = unit_id(&series_of("d", &name("a", table), variant), &extent, tag);
+                    let file = PathBuf::from(format!("s/202108/10/t/{id}.csv.gz"));
+                    let of = |path: &Path| id_of_file(path.file_name()?.to_str()?).map(str::to_owned);
+                    for path in [file.clone(), part_path(&file, 0), part_path(&file, 117), parts_path(&file)]
+                    {
+                        assert_eq!(of(&path).as_deref(), Some(&*id));
+                        assert_eq!(whole_path(&path), file);
+                    }
+                    assert_eq!(read_id(&format!("{id}^seg0")), None, "taken for a unit of its own");
+                }
+            }
+        }
+        assert_eq!(part_path(Path::new("x/d^a^t^all.csv.gz"), 3), Path::new("x/d^a^t^all^seg3.csv.gz"));
+        for other in [".d^a^t^all.csv.gz.r.1.part", "notes.csv.gz", "d^a^t^all.csv", ".d^a^t^all^seg0.csv.gz"]
+        {
+            assert_eq!(id_of_file(other), None, "{other}");
         }
     }
 

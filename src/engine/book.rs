@@ -290,10 +290,8 @@ impl Fate {
             && let Some(exported) = &mut self.record.exported
             && !exported.columns.is_empty()
         {
-            let Exported { file, rows, trailer, .. } = &**exported;
             let (columns, left_out) = (Columns::default(), String::new());
-            *exported =
-                Arc::new(Exported { file: file.clone(), rows: *rows, trailer: *trailer, columns, left_out });
+            *exported = Arc::new(Exported { columns, left_out, ..Exported::clone(exported) });
         }
     }
 

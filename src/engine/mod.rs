@@ -33,6 +33,7 @@ mod event;
 mod exporter;
 pub mod keys;
 mod loader;
+mod methods;
 mod nulls;
 pub mod prepare;
 pub mod remains;
@@ -42,6 +43,7 @@ pub mod tables;
 use book::Book;
 pub use book::Fate;
 pub use event::{Event, What};
+use methods::{Asking, Methods, Sight};
 use prepare::{Asked, SourceCatalog};
 
 /// Which halves of a run are done.
@@ -164,6 +166,8 @@ pub struct Answers {
     sources: Asked<SourceCatalog>,
     /// What each unit is a slice of, by places in the plan; nothing for those that are none.
     slice_of: HashMap<usize, usize>,
+    /// By which way those are exported that COPY does not simply export.
+    methods: Methods,
     /// Primary keys that tables of the target are still to get, whoever builds them.
     owed: Vec<OwedKey>,
 }
@@ -187,7 +191,7 @@ pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<P
     nulls::note(ledger, &sources, run.started_at)?;
     let mut answers = Answers { already, ready, sources, owed, ..Answers::default() };
     let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, Some(ledger), pool, stop)?;
-    let plan = match sliced {
+    let mut cut = match sliced {
         Some(sliced) => {
             ledger.replace(run, run.started_at, &sliced.replaced)?;
             to_export.extend(plan.units.len()..sliced.plan.units.len());
@@ -196,8 +200,16 @@ pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<P
         }
         None => None,
     };
+    let sight = Some(Sight { mount: ground.mount, run: &run.id });
+    let asking = Asking { inventory, sight, pool, stop };
+    let (moving, slice_of) = (cut.as_ref().unwrap_or(plan), &answers.slice_of);
+    answers.methods = methods::choose(asking, moving, &to_export, slice_of, &answers.sources);
+    let notes = std::mem::take(&mut answers.methods.notes);
+    if !notes.is_empty() {
+        cut.get_or_insert_with(|| plan.clone()).notes.extend(notes);
+    }
     answers.to_export = to_export;
-    Ok((answers, plan))
+    Ok((answers, cut))
 }
 
 /// Does the run, once both sides were asked about its plan. `listen` hears every event, after it was noted.
@@ -211,7 +223,7 @@ pub fn execute(
     listen: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Failure> {
     let mut book = Book::new(ground, ledger);
-    let Answers { already, mut ready, mut to_export, sources, slice_of, owed } = answers;
+    let Answers { already, mut ready, mut to_export, sources, slice_of, methods, owed } = answers;
     for (unit, what) in already {
         book.note(Event { unit, what }, listen)?;
     }
@@ -232,7 +244,8 @@ pub fn execute(
     keys::build_all(ground, &first, |end| book.keyed(end))?;
     let mut orders = Vec::new();
     if !to_export.is_empty() {
-        (orders, no_source_reached) = orders_of(&mut book, &sources, &to_export, &slice_of, listen)?;
+        (orders, no_source_reached) =
+            orders_of(&mut book, &sources, &to_export, &slice_of, &methods, listen)?;
         if ground.stop.asked() {
             return Ok(book.close(false));
         }
@@ -242,7 +255,7 @@ pub fn execute(
         .filter(|(_, asked)| asked.as_ref().is_ok_and(SourceCatalog::shares_snapshots))
         .map(|(name, _)| name.clone())
         .collect();
-    drop((sources, slice_of, to_export));
+    drop((sources, slice_of, methods, to_export));
     let manifest =
         if orders.is_empty() { None } else { Some(Mutex::new(ground.mount.manifest(&ground.run.id)?)) };
     let shared =
@@ -277,6 +290,7 @@ fn orders_of<'a>(
     sources: &Asked<SourceCatalog>,
     to_export: &[usize],
     slice_of: &HashMap<usize, usize>,
+    methods: &Methods,
     listen: &mut dyn FnMut(&Event),
 ) -> Result<(Vec<Order<'a>>, bool), Failure> {
     let Ground { inventory, plan, run, stop, .. } = book.ground;
@@ -298,7 +312,8 @@ fn orders_of<'a>(
             break;
         }
         for &index in some {
-            match making.order(index, &plan.units[index], &targets) {
+            let made = making.order(index, &plan.units[index], &targets);
+            match made.and_then(|order| methods.apply(order, sources)) {
                 Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
                 Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
             }

@@ -17,7 +17,7 @@ use crate::plan::{self, Catalog, IdColumn, WantedIds};
 use crate::remote::ssh::{HostText, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::source::nulls::{self, Nulls};
-use crate::source::postgres::{self, Described, SourceFacts, SourceTable};
+use crate::source::postgres::{self, Described, SourceColumn, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError, rows};
 use crate::step::export::Order;
 use crate::step::{Stage, UnitFailure, argv, check};
@@ -47,6 +47,11 @@ impl SourceCatalog {
     /// Can its server's sessions read one and the same state?
     pub(super) fn shares_snapshots(&self) -> bool {
         self.facts.is_some_and(SourceFacts::shares_snapshots)
+    }
+
+    /// A table's columns, in the table's order.
+    pub(super) fn columns(&self, table: &TableName) -> Option<&[SourceColumn]> {
+        self.tables.get(table).map(|table| &*table.columns)
     }
 
     /// An upper bound for a table's size in bytes, where the catalog knows one cheaply. The outer `None`: no such table.
@@ -310,7 +315,7 @@ fn order<'a>(
     };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
     let (columns, condition) = (share(columns), condition.into());
-    Ok(Order { index, unit, file, columns, condition, slice_of: None, small })
+    Ok(Order { index, unit, file, columns, condition, slice_of: None, small, segments: None })
 }
 
 /// Keys of units, by source: how the load log is asked.

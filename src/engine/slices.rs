@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::methods;
 use super::prepare::{self, Asked, SourceCatalog};
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, LedgerError};
@@ -130,7 +131,15 @@ pub fn of_plan(
         log::warn!("source {source} was not asked how large its tables are: {error}");
     }
     let sliced = slice(inventory, plan, &among, &described, ledger, pool, stop)?;
-    Ok(sliced.map(|sliced| sliced.plan))
+    let (mut plan, of) = match sliced {
+        Some(Sliced { plan, of, .. }) => (plan, of),
+        None => (plan.clone(), HashMap::new()),
+    };
+    let among: Vec<usize> = (0..plan.units.len()).filter(|&index| !plan.units[index].waits).collect();
+    let asking = methods::Asking { inventory, sight: None, pool, stop };
+    let chosen = methods::choose(asking, &plan, &among, &of, &described);
+    plan.notes.extend(chosen.notes);
+    Ok(Some(plan))
 }
 
 const NO_SNAPSHOT: &str =

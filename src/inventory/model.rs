@@ -152,6 +152,8 @@ pub struct Source {
     pub sessions: usize,
     /// A script of the user's own that exports instead of the bundled one.
     pub script: Option<CustomScript>,
+    /// The mount as the hosts of its segments see it: absolute. Only [`Engine::Greenplum`].
+    pub segments_mount: PathBuf,
 }
 
 impl Source {
@@ -318,6 +320,19 @@ pub struct ExportRule {
     pub slice_bytes: u64,
     /// Which compressor the host uses.
     pub compressor: Compressor,
+    /// Who writes its files.
+    pub method: ExportMethod,
+}
+
+/// Who writes a unit's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportMethod {
+    /// Whatever is faster there.
+    Auto,
+    /// One COPY through the coordinator, compressed on the source host.
+    Copy,
+    /// Each segment of a Greenplum its own part.
+    Segments,
 }
 
 /// Which compressor the source host uses, always at level 1.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::load_keys::{self, LoadKeys};
 use super::model::{
-    Compressor, Cut, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation, WindowBy, WindowRule,
+    Compressor, Cut, ExportMethod, ExportRule, LoadMode, LoadRule, NullWindow, OnPkViolation, WindowBy,
+    WindowRule,
 };
 use super::reader::{At, Fields, Reader};
 use super::scalars::{length, number, pause, size, text, whole, word};
@@ -87,6 +88,7 @@ struct ExportLayer {
     retries: Option<u32>,
     slice_bytes: Option<u64>,
     compressor: Option<Compressor>,
+    method: Option<ExportMethod>,
 }
 
 impl Rules {
@@ -121,6 +123,7 @@ impl Rules {
                 retries: self.export.retries.or(below.export.retries),
                 slice_bytes: self.export.slice_bytes.or(below.export.slice_bytes),
                 compressor: self.export.compressor.or(below.export.compressor),
+                method: self.export.method.or(below.export.method),
             },
             expected: Expected {
                 late_after: self.expected.late_after.or(below.expected.late_after),
@@ -179,6 +182,7 @@ impl Rules {
             retries: self.export.retries.unwrap_or(2),
             slice_bytes: self.export.slice_bytes.unwrap_or(64 << 20),
             compressor: self.export.compressor.unwrap_or(Compressor::Auto),
+            method: self.export.method.unwrap_or(ExportMethod::Auto),
         }
     }
 }
@@ -346,7 +350,9 @@ fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {
         ("pigz", Compressor::Pigz),
         ("gzip", Compressor::Gzip),
     ];
-    let known = &["timeout", "retries", "slice_bytes", "compressor"];
+    const METHODS: [(&str, ExportMethod); 3] =
+        [("auto", ExportMethod::Auto), ("copy", ExportMethod::Copy), ("segments", ExportMethod::Segments)];
+    let known = &["timeout", "retries", "slice_bytes", "compressor", "method"];
     let Some(fields) = reader.fields(at, known, "export: { timeout: 30m }") else {
         return ExportLayer::default();
     };
@@ -355,5 +361,6 @@ fn read_export(reader: &mut Reader, at: &At<'_>) -> ExportLayer {
         retries: fields.get("retries").and_then(|at| whole(reader, &at, 0..=100, "retries: 2")),
         slice_bytes: fields.get("slice_bytes").and_then(|at| size(reader, &at, "slice_bytes: 256MiB")),
         compressor: fields.get("compressor").and_then(|at| word(reader, &at, &COMPRESSORS)),
+        method: fields.get("method").and_then(|at| word(reader, &at, &METHODS)),
     }
 }

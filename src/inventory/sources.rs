@@ -1,6 +1,6 @@
 //! `sources:`, the databases that are exported.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
 use super::model::{Call, Connection, CustomScript, Engine, Source};
@@ -14,7 +14,8 @@ const ENGINES: [(&str, Engine); 4] = [
     ("mysql", Engine::Mysql),
     ("tdengine", Engine::Tdengine),
 ];
-const KEYS: &[&str] = &["host", "engine", "mount", "database", "connection", "sessions", "script"];
+const KEYS: &[&str] =
+    &["host", "engine", "mount", "database", "connection", "sessions", "script", "segments"];
 const EXAMPLE: &str = "fab1: { host: gpadmin@gp4-etl, engine: greenplum, database: qmsprd }";
 
 /// All sources, in the order written.
@@ -44,17 +45,21 @@ fn read_one(reader: &mut Reader, name: &str, at: &At<'_>, mount: &Path) -> Optio
     let host = fields.need(reader, "host", "host: gpadmin@gp4-etl:22");
     let engine = fields.need(reader, "engine", "engine: greenplum");
     let database = fields.need(reader, "database", "database: qmsprd");
+    let engine = engine.and_then(|at| word(reader, &at, &ENGINES)).unwrap_or(Engine::Greenplum);
+    let mount = fields
+        .get("mount")
+        .and_then(|at| absolute(reader, &at, "mount: /mnt/dataTransfer"))
+        .unwrap_or_else(|| mount.to_owned());
+    let segments = fields.get("segments").and_then(|at| read_segments(reader, &at, engine));
     Some(Source {
         name: name.to_owned(),
         host: host
             .and_then(|at| ssh_host(reader, &at, "host: \"gpadmin@gp4-etl:22\""))
             .unwrap_or_default()
             .to_owned(),
-        engine: engine.and_then(|at| word(reader, &at, &ENGINES)).unwrap_or(Engine::Greenplum),
-        mount: fields
-            .get("mount")
-            .and_then(|at| absolute(reader, &at, "mount: /mnt/dataTransfer"))
-            .unwrap_or_else(|| mount.to_owned()),
+        engine,
+        segments_mount: segments.unwrap_or_else(|| mount.clone()),
+        mount,
         database: database.and_then(|at| read_database(reader, &at)).unwrap_or_default(),
         connection: fields.get("connection").map(|at| read_connection(reader, &at)).unwrap_or_default(),
         sessions: fields
@@ -77,6 +82,21 @@ fn read_database(reader: &mut Reader, at: &At<'_>) -> Option<String> {
         return None;
     }
     Some(database.to_owned())
+}
+
+/// Where the hosts of its segments see the mount.
+fn read_segments(reader: &mut Reader, at: &At<'_>, engine: Engine) -> Option<PathBuf> {
+    let example = "segments: { mount: /mnt/dataTransfer }";
+    let fields = reader.fields(at, &["mount"], example)?;
+    if engine != Engine::Greenplum {
+        reader.add(Fault::new(
+            at.named,
+            at.path.clone(),
+            "only a Greenplum has segments",
+            "remove it, or write `engine: greenplum`",
+        ));
+    }
+    fields.get("mount").and_then(|at| absolute(reader, &at, example))
 }
 
 fn read_connection(reader: &mut Reader, at: &At<'_>) -> Connection {

@@ -74,6 +74,7 @@ fn defaults_are_filled_in() {
         retries: 2,
         slice_bytes: 64 * 1024 * 1024,
         compressor: Compressor::Auto,
+        method: ExportMethod::Auto,
     };
     assert_eq!(table.export, export);
 }
@@ -120,8 +121,8 @@ fn the_inventory_of_the_design_means_what_it_says() {
 fn the_table_wins_over_the_job_and_the_job_over_the_defaults_key_by_key() {
     let text = SMALL
         .replace("jobs:", "defaults: { window: { column: c, lag: 1m }, export: { retries: 7, timeout: 1m } }\njobs:")
-        .replace("    tables:", "    from: 2021-01-01\n    window: { length: 2h, lag: 2m }\n    export: { retries: 8 }\n    tables:")
-        .replace("window: none", "window: { lag: 3m }, export: { compressor: pigz }");
+        .replace("    tables:", "    from: 2021-01-01\n    window: { length: 2h, lag: 2m }\n    export: { retries: 8, method: copy }\n    tables:")
+        .replace("window: none", "window: { lag: 3m }, export: { compressor: pigz, method: segments }");
     let table = read(&text).unwrap().jobs.remove(0).tables.remove(0);
     let by = by("c", length("2h"), Duration::from_secs(180));
     assert_eq!(table.window, by);
@@ -130,6 +131,7 @@ fn the_table_wins_over_the_job_and_the_job_over_the_defaults_key_by_key() {
         retries: 8,
         slice_bytes: 64 << 20,
         compressor: Compressor::Pigz,
+        method: ExportMethod::Segments,
     };
     assert_eq!(table.export, export);
 }

@@ -143,10 +143,9 @@ impl Ledger {
             let (mut numbers, mut bytes) = (0.0, 0.0);
             while let Some(row) = rows.next()? {
                 let exported: Option<Exported> = serde_json::from_str(&row.get::<_, String>(2)?).ok();
-                let Some(Exported { trailer, .. }) = exported else { continue };
+                let Some(exported) = exported else { continue };
                 numbers += (row.get::<_, i64>(1)? as f64) - (row.get::<_, i64>(0)? as f64);
-                // What the trailer says is modulo 4 GiB: CSV is at least as large as its file.
-                bytes += f64::from(trailer.isize).max(trailer.bytes as f64);
+                bytes += exported.data_bytes();
             }
             Ok((numbers > 0.0).then(|| bytes / numbers))
         };

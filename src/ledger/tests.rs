@@ -42,6 +42,7 @@ fn exported() -> Exported {
         trailer,
         columns: ["a".into(), "b c".into()].into(),
         left_out: String::new(),
+        parts: Box::default(),
     }
 }
 

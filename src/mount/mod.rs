@@ -16,16 +16,17 @@ use rustix::fs::{Mode, OFlags, StatFs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::gzip::Trailer;
+use crate::gzip::{CheckedReader, GzipError, Opened, Trailer};
 use crate::inventory;
 use crate::stop::Stop;
+use crate::unit::{part_path, parts_path};
 
 mod below;
+mod sign;
 mod sweep;
-mod word;
 
+pub use sign::Sign;
 pub use sweep::Swept;
-pub use word::Word;
 
 /// How long a network file system may show something old. NFS caches attributes for up to 60 s (`acregmax`).
 const NETWORK_PATIENCE: Duration = Duration::from_secs(90);
@@ -41,20 +42,43 @@ pub struct Mount {
 /// Names of columns, in order. Tables that are alike share them.
 pub type Columns = Arc<[String]>;
 
-/// A published file: the proof that a unit was exported, and all that its load has to be held against.
+/// A published unit: the proof that it was exported, and all that its load has to be held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
-    /// Path below the mount's subdirectory.
+    /// Path of its file below the mount's subdirectory. Where it has parts, their names are made of this one, and no
+    /// file has it.
     pub file: PathBuf,
-    /// Rows that the source's COPY reported.
+    /// Rows that the source reported, in all files together.
     pub rows: u64,
-    /// Size and gzip trailer, as the runner saw them right after publication.
+    /// Size and gzip trailer, as the runner saw them right after publication; of parts, [`Trailer::of_parts`].
     pub trailer: Trailer,
     /// Columns of the file, in order.
     pub columns: Columns,
     /// What was left out, since other measures had loaded it ([`crate::unit::Rows::left_out`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub left_out: String,
+    /// The same of each of its files, where segments wrote one each; empty where it is the one file.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub parts: Box<[Trailer]>,
+}
+
+impl Exported {
+    /// Its files below the mount's subdirectory, in the order in which they are read.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, Trailer)> {
+        let one = self.parts.is_empty().then(|| (self.file.clone(), self.trailer));
+        let parts = self.parts.iter().enumerate();
+        one.into_iter().chain(parts.map(|(no, trailer)| (part_path(&self.file, no), *trailer)))
+    }
+
+    /// How its file is called, or all of them in one word.
+    pub fn named(&self) -> PathBuf {
+        if self.parts.is_empty() { self.file.clone() } else { parts_path(&self.file) }
+    }
+
+    /// How much CSV it holds at least, in bytes: what a trailer says is modulo 4 GiB.
+    pub fn data_bytes(&self) -> f64 {
+        self.files().map(|(_, trailer)| f64::from(trailer.isize).max(trailer.bytes as f64)).sum()
+    }
 }
 
 /// What is wrong with the mount or a file on it, as the runner sees it.
@@ -100,6 +124,16 @@ pub enum MountError {
         /// The file.
         path: PathBuf,
     },
+    /// Not every segment has published a part of the unit, and one alone.
+    #[error("{}: {found} parts were published, and not a whole one of each of {wanted} segments", .path.display())]
+    Parts {
+        /// The parts.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+        /// How many there have to be.
+        wanted: u32,
+    },
     /// A symbolic link stands where a file or a directory should.
     #[error("{} is a symbolic link, or is behind one, and none is followed there", .path.display())]
     Link {
@@ -131,6 +165,7 @@ impl MountError {
             Self::Absent { .. } | Self::NotAsPublished { .. } => true,
             Self::Unusable { .. }
             | Self::Changed { .. }
+            | Self::Parts { .. }
             | Self::Link { .. }
             | Self::Unremovable { .. }
             | Self::Unreadable { .. } => false,
@@ -147,7 +182,7 @@ impl MountError {
             Self::Absent { .. } => "check that the source host and the runner mount the same export \
                  (`findmnt` on both), and that `mount.path` and the source's `mount` name the same directory"
                 .into(),
-            Self::NotAsPublished { .. } | Self::Changed { .. } => {
+            Self::NotAsPublished { .. } | Self::Changed { .. } | Self::Parts { .. } => {
                 "run again: the unit is exported afresh. If it comes back, look for something that writes \
                  or copies below the mount, and for errors of its server"
                     .into()
@@ -222,17 +257,47 @@ impl Mount {
         }
     }
 
-    /// Opens an exported file, proven to be the one that was published.
+    /// Opens an exported file, proven to be the one that was published with this trailer.
     ///
     /// # Errors
     /// As [`Mount::open_published`], and [`MountError::Changed`] where its trailer is another one.
-    pub fn open_exported(&self, exported: &Exported, stop: &Stop) -> Result<File, MountError> {
-        let (file, trailer) =
-            self.open_published(&exported.file, exported.trailer.bytes, self.patience(), stop)?;
-        if trailer == exported.trailer {
-            return Ok(file);
+    pub fn open_exported(&self, file: &Path, published: &Trailer, stop: &Stop) -> Result<File, MountError> {
+        let (opened, trailer) = self.open_published(file, published.bytes, self.patience(), stop)?;
+        if trailer == *published {
+            return Ok(opened);
         }
-        Err(MountError::Changed { path: self.path(&exported.file) })
+        Err(MountError::Changed { path: self.path(file) })
+    }
+
+    /// Reads a unit's files one after the other as one, each proven to be the one that was published. All are looked at
+    /// before the first is read: nothing goes into the target of a unit that lacks one.
+    ///
+    /// # Errors
+    /// As [`Mount::open_exported`], of the first that is not there as it was published.
+    pub fn read_exported(&self, exported: &Exported, stop: &Stop) -> Result<CheckedReader, MountError> {
+        if exported.parts.is_empty() {
+            let file = self.open_exported(&exported.file, &exported.trailer, stop)?;
+            return Ok(CheckedReader::new(file, &self.path(&exported.file), &exported.trailer));
+        }
+        for (file, trailer) in exported.files().skip(1) {
+            self.open_exported(&file, &trailer, stop)?;
+        }
+        let (file, base, trailer) = (part_path(&exported.file, 0), exported.file.clone(), exported.parts[0]);
+        let first = self.open_exported(&file, &trailer, stop)?;
+        // One after the other: a cluster may have more segments than a process may have files.
+        let (mount, stop) = (self.clone(), stop.clone());
+        let mut rest = exported.parts.clone().into_iter().enumerate().skip(1);
+        let next = move || {
+            let (no, trailer) = rest.next()?;
+            let (file, path) = (part_path(&base, no), mount.path(&part_path(&base, no)));
+            let opened = mount.open_exported(&file, &trailer, &stop);
+            Some(match opened {
+                Ok(file) => Ok(Opened { file, path, trailer }),
+                Err(error) => Err(GzipError::Unreadable { path, detail: error.to_string() }),
+            })
+        };
+        let expected = usize::try_from(exported.trailer.isize).unwrap_or(usize::MAX);
+        Ok(CheckedReader::new(first, &self.path(&file), &trailer).followed_by(expected, next))
     }
 
     /// Starts the manifest of a run: one line per published file.
@@ -387,6 +452,68 @@ mod tests {
             "{error}"
         );
         assert!(matches!(open(&mount, "b", 1), Err(MountError::Absent { .. })));
+    }
+
+    fn gz(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A unit of three files, all of them published.
+    fn parts(mount: &Mount) -> Exported {
+        let file = PathBuf::from("u.csv.gz");
+        let parts: Box<[Trailer]> = ["1\n2\n", "", "3\n"]
+            .iter()
+            .enumerate()
+            .map(|(no, text)| {
+                let path = mount.path(&part_path(&file, no));
+                fs::write(&path, gz(text)).unwrap();
+                Trailer::read(&mut File::open(path).unwrap()).unwrap()
+            })
+            .collect();
+        let (columns, left_out) = (Columns::default(), String::new());
+        Exported { file, rows: 3, trailer: Trailer::of_parts(&parts), columns, left_out, parts }
+    }
+
+    fn read(mount: &Mount, exported: &Exported) -> Result<String, String> {
+        let reader = mount.read_exported(exported, &Stop::default());
+        let mut reader = reader.map_err(|error| error.to_string())?;
+        let (mut all, mut buffer) = (Vec::new(), [0; 100]);
+        loop {
+            match reader.next(&mut buffer).map_err(|error| error.to_string())? {
+                0 => return Ok(String::from_utf8(all).unwrap()),
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    #[test]
+    fn a_unit_s_parts_are_read_as_one_and_one_that_is_not_as_published_is_named() {
+        let (_keep, mount) = mount();
+        let exported = parts(&mount);
+        // What an attempt of another number of segments left is nothing of this one.
+        fs::write(mount.path(&part_path(&exported.file, 3)), gz("4\n")).unwrap();
+        fs::write(mount.path(&exported.file), gz("5\n")).unwrap();
+        assert_eq!(read(&mount, &exported).unwrap(), "1\n2\n3\n");
+        let ledger: Exported = serde_json::from_str(&serde_json::to_string(&exported).unwrap()).unwrap();
+        assert_eq!(ledger, exported);
+        let path = mount.path(&part_path(&exported.file, 2));
+        for (bytes, word) in [
+            (gz("33\n"), "u^seg2.csv.gz is not the file"),
+            (gz("4\n"), "u^seg2.csv.gz was changed"),
+            (vec![], "u^seg2.csv.gz"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let error = read(&mount, &exported).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        let mut flipped = gz("3\n");
+        flipped[11] ^= 0x40;
+        fs::write(&path, flipped).unwrap();
+        assert!(read(&mount, &exported).unwrap_err().contains("u^seg2.csv.gz"));
+        fs::remove_file(path).unwrap();
+        assert!(read(&mount, &exported).unwrap_err().contains("u^seg2.csv.gz was published"));
     }
 
     #[test]

@@ -121,6 +121,11 @@ pub enum Change {
         /// What.
         why: &'static str,
     },
+    /// By which way it is exported, and why, where there is a choice.
+    Exported {
+        /// In words.
+        how: String,
+    },
 }
 
 impl Change {
@@ -135,6 +140,7 @@ impl Change {
                     .into()
             }
             Change::Large { why } => format!("large: {why}"),
+            Change::Exported { how } => how.clone(),
             Change::Column { was } => {
                 format!("rows that were loaded by {was} are left out; the rest is moved by the column of now")
             }

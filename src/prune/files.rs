@@ -10,12 +10,10 @@ use crate::failure::Failure;
 use crate::interval::Interval;
 use crate::sweep::{Leaf, Tree};
 use crate::target::{Held, Session};
-use crate::unit::{Extent, encode, read_id, table_of};
+use crate::unit::{Extent, encode, id_of_file, read_id, table_of, whole_path};
 
 /// So many units are asked for at once.
 const BATCH: usize = 1_000;
-/// What the data's files end with.
-const ENDING: &str = ".csv.gz";
 
 /// By series and tag: windows that one row stands for, its job, and when the last of them was loaded.
 type Together = HashMap<(String, Option<String>), Vec<(Interval<i64>, String, Timestamp)>>;
@@ -93,7 +91,10 @@ impl Source<'_> {
             let path = Path::new(&self.directory).join(&leaf.path);
             let Some(unit) = unit_of(&leaf.path) else { continue };
             let (job, loaded_at) = match held.get(unit) {
-                Some(held) if Path::new(&held.file) == path => (held.job.as_str(), held.loaded_at),
+                // Parts go with their unit, and so do those that an attempt of another number of segments left.
+                Some(held) if whole_path(Path::new(&held.file)) == whole_path(&path) => {
+                    (held.job.as_str(), held.loaded_at)
+                }
                 Some(_) => continue,
                 None => match covered(&self.together, &leaf.path) {
                     Some(found) => found,
@@ -113,8 +114,7 @@ impl Source<'_> {
 
 /// The unit's id in a file's name; `None` for what gpferry does not call its files.
 fn unit_of(path: &Path) -> Option<&str> {
-    let unit = path.file_name()?.to_str()?.strip_suffix(ENDING)?;
-    (!unit.starts_with('.') && read_id(unit).is_some()).then_some(unit)
+    id_of_file(path.file_name()?.to_str()?)
 }
 
 /// A unit whose row was put together with others', where its file is at the place that such a unit has: job, and when
@@ -163,6 +163,7 @@ mod tests {
         let together = together(vec![held]);
         let covers = |path: &str| covered(&together, Path::new(path)).is_some();
         assert!(covers("202108/11/t/d^a^t^20210811000000^20210812000000.csv.gz"));
+        assert!(covers("202108/11/t/d^a^t^20210811000000^20210812000000^seg1.csv.gz"));
         for other in [
             "202108/12/t/d^a^t^20210811000000^20210812000000.csv.gz",
             "202108/11/u/d^a^t^20210811000000^20210812000000.csv.gz",
@@ -179,7 +180,9 @@ mod tests {
 
     #[test]
     fn only_names_of_units_are_looked_at() {
-        assert_eq!(unit_of(Path::new("x/d^a^t^all.csv.gz")), Some("d^a^t^all"));
+        for own in ["x/d^a^t^all.csv.gz", "x/d^a^t^all^seg0.csv.gz", "x/d^a^t^all^seg12.csv.gz"] {
+            assert_eq!(unit_of(Path::new(own)), Some("d^a^t^all"), "{own}");
+        }
         for other in [".d^a^t^all.csv.gz.r.1.part", "notes.csv.gz", "d^a^t^all.csv", ".d^a^t^all.csv.gz"] {
             assert_eq!(unit_of(Path::new(other)), None, "{other}");
         }

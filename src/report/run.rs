@@ -13,7 +13,7 @@ use super::{JSON_VERSION, block, count, two_decimals};
 use crate::engine::{Fate, Halves, Outcome};
 use crate::inventory::Rejects;
 use crate::ledger::State;
-use crate::plan::{Change, Plan};
+use crate::plan::{Change, Note, Plan};
 use crate::step::UnitFailure;
 use crate::step::load::How;
 use crate::target::Kind;
@@ -112,8 +112,8 @@ pub fn text(plan: &Plan, outcome: &Outcome, halves: Halves, took: Duration, widt
     shown.push_str(&rejects(plan, outcome));
     shown.push_str(&skipped(&plan.skipped));
     // What a plan says beforehand; but this only the run found out.
-    let large = plan.notes.iter().filter(|note| matches!(note.change, Change::Large { .. }));
-    shown.push_str(&super::plan::notes(large));
+    let found_out = |note: &&Note| matches!(note.change, Change::Large { .. } | Change::Exported { .. });
+    shown.push_str(&super::plan::notes(plan.notes.iter().filter(found_out)));
     shown.push_str(&notes(&outcome.created));
     shown.push_str(&keys::owed(&outcome.owed));
     shown.push_str(&summary(&Totals::of(plan, outcome, halves), halves, took));
@@ -285,7 +285,8 @@ fn described(fate: &Fate) -> serde_json::Map<String, Value> {
         "state": record.state.word(),
         "already_there": fate.how == Some(How::AlreadyThere),
         "attempt": record.attempt,
-        "file": record.exported.as_ref().map(|exported| &exported.file),
+        "file": record.exported.as_ref().map(|exported| exported.named()),
+        "files": record.exported.as_ref().map(|exported| exported.parts.len().max(1)),
         "rows_exported": record.exported.as_ref().map(|exported| exported.rows),
         "rows_loaded": record.rows_loaded,
         "rows_rejected": fate.rejected,

@@ -9,6 +9,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
+use super::protocol::ProtocolError;
 use super::{Conversation, Reply, Request, Script, SourceError};
 use crate::file_pattern::time_text;
 use crate::measure::{Measure, Scale};
@@ -140,6 +141,7 @@ pub fn call(
         match talk.next(LOOK_EVERY)? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => {}
             Some(Reply::Row { text, .. }) => facts.read(&text),
+            Some(Reply::Part { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Done { took, .. }) => answer = Some(Ok(took)),
             Some(Reply::Error { sqlstate, message, .. }) => {
                 answer =

@@ -86,7 +86,12 @@ impl<'a> Conversation<'a> {
                     return Ok(conversation);
                 }
                 Some(Reply::Beat) | None => {}
-                Some(Reply::Done { no, .. } | Reply::Row { no, .. } | Reply::Error { no, .. }) => {
+                Some(
+                    Reply::Done { no, .. }
+                    | Reply::Row { no, .. }
+                    | Reply::Part { no, .. }
+                    | Reply::Error { no, .. },
+                ) => {
                     return Err(conversation.protocol(ProtocolError::Unasked(no)));
                 }
                 Some(Reply::End { code }) => {
@@ -99,7 +104,11 @@ impl<'a> Conversation<'a> {
     /// Asks something.
     pub fn ask(&mut self, request: &Request) {
         match request {
-            Request::Export { no, .. } | Request::Query { no, .. } | Request::Call { no, .. } => {
+            Request::Export { no, .. }
+            | Request::Segments { no, .. }
+            | Request::Look { no, .. }
+            | Request::Query { no, .. }
+            | Request::Call { no, .. } => {
                 self.open.insert(*no);
             }
             Request::Set { .. } | Request::Beat | Request::Stop | Request::End => {}
@@ -210,7 +219,7 @@ impl<'a> Conversation<'a> {
     fn checked(&mut self, reply: Reply) -> Result<Reply, SourceError> {
         let asked = match &reply {
             Reply::Done { no, .. } | Reply::Error { no, .. } => self.open.remove(no).then_some(()).ok_or(*no),
-            Reply::Row { no, .. } => self.open.contains(no).then_some(()).ok_or(*no),
+            Reply::Row { no, .. } | Reply::Part { no, .. } => self.open.contains(no).then_some(()).ok_or(*no),
             Reply::End { code } => {
                 self.ended = Some(*code);
                 Ok(())

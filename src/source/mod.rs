@@ -14,6 +14,7 @@ mod questions;
 pub mod ready;
 pub mod rows;
 mod script;
+pub mod segments;
 pub mod statistics;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::segments::{Statements, read_trailer};
+use crate::gzip::Trailer;
+
 /// The version of the protocol that both sides must speak.
 pub const VERSION: u32 = 1;
 
@@ -41,6 +44,24 @@ pub enum Request {
         /// Which compressor.
         compressor: &'static str,
         /// A query, on one line.
+        sql: String,
+    },
+    /// Have each segment export its part of a unit's rows. Only `greenplum.sh` is asked this, and the next.
+    Segments {
+        /// Number of the unit within this conversation.
+        no: u32,
+        /// Final path of the file that the parts' names are made of, as the host sees it.
+        path: String,
+        /// How many segments there are.
+        parts: u32,
+        /// What is run in one transaction, which is taken back.
+        statements: Box<Statements>,
+    },
+    /// Make a table of segments' answers, send its rows back, and take it back.
+    Look {
+        /// Number of the question within this conversation.
+        no: u32,
+        /// The statement that makes it.
         sql: String,
     },
     /// Send the rows of a query back.
@@ -96,6 +117,15 @@ pub enum Reply {
         no: u32,
         /// The row, undecoded.
         text: String,
+    },
+    /// A part of a unit, as its segment sees it; they count once the unit's [`Reply::Done`] follows.
+    Part {
+        /// Number of the request.
+        no: u32,
+        /// Which segment.
+        segment: u32,
+        /// Size and gzip trailer.
+        trailer: Trailer,
     },
     /// A request failed; the others go on.
     Error {
@@ -162,6 +192,12 @@ impl Request {
             Self::Export { no, path, compressor, sql } => {
                 return line(&["export", &no.to_string(), path, compressor, sql]);
             }
+            Self::Segments { no, path, parts, statements } => {
+                let (no, parts) = (no.to_string(), parts.to_string());
+                let Statements { create, look, insert } = &**statements;
+                return line(&["segments", &no, path, &parts, create, look, insert]);
+            }
+            Self::Look { no, sql } => return line(&["look", &no.to_string(), sql]),
             Self::Query { no, sql } => return line(&["query", &no.to_string(), sql]),
             Self::Call { no, file, words } => {
                 let no = no.to_string();
@@ -268,6 +304,7 @@ fn parse(body: &str) -> Result<Option<Reply>, ProtocolError> {
         }
         ("beat", _) => Some(Reply::Beat),
         ("ok", [no, rows, bytes, seconds, more @ ..]) => done(no, rows, bytes, seconds, more),
+        ("part", [no, segment, bytes, tail]) => part(no, segment, bytes, tail),
         ("row", [no, ..]) => no
             .parse()
             .ok()
@@ -287,6 +324,11 @@ fn done(no: &str, rows: &str, bytes: &str, seconds: &str, more: &[&str]) -> Opti
         took: Duration::try_from_secs_f64(seconds).ok()?,
         compressor: more.first().copied().unwrap_or("gzip").chars().take(40).collect(),
     })
+}
+
+fn part(no: &str, segment: &str, bytes: &str, tail: &str) -> Option<Reply> {
+    let trailer = read_trailer(bytes.parse().ok()?, tail)?;
+    Some(Reply::Part { no: no.parse().ok()?, segment: segment.parse().ok()?, trailer })
 }
 
 fn error(no: &str, code: &str, sqlstate: &str, message: &[&str]) -> Option<Reply> {
@@ -321,19 +363,27 @@ mod tests {
     #[test]
     fn replies_are_read_field_by_field() {
         let text =
-            b"n0\tok\t7\t3\t120\t0.25\tigzip\nn0\terror\t8\t1\t42P01\tno such\ttable\nn0\trow\t9\ta\tb\n";
+            b"n0\tok\t7\t3\t120\t0.25\tigzip\nn0\terror\t8\t1\t42P01\tno such\ttable\nn0\trow\t9\ta\tb\n\
+              n0\tpart\t7\t1\t30\ta1f52e9b03000000\n";
         let took = Duration::from_millis(250);
         let replies = [
             Reply::Done { no: 7, rows: 3, bytes: 120, took, compressor: "igzip".into() },
             Reply::Error { no: 8, code: 1, sqlstate: Some("42P01".into()), message: "no such table".into() },
             Reply::Row { no: 9, text: "a\tb".into() },
+            Reply::Part { no: 7, segment: 1, trailer: Trailer { bytes: 30, crc32: 0x9b2e_f5a1, isize: 3 } },
         ];
         assert_eq!(read(text).unwrap(), replies);
     }
 
     #[test]
     fn what_is_not_of_the_protocol_is_an_error() {
-        for text in ["n0\tok\t7\t-3\t1\t1\n", "n0\tgreetings\n", "n0\tend\n", "n0\tok\t1\t1\t1\tNaN\n"] {
+        for text in [
+            "n0\tok\t7\t-3\t1\t1\n",
+            "n0\tgreetings\n",
+            "n0\tend\n",
+            "n0\tpart\t7\t1\t30\ta1\n",
+            "n0\tok\t1\t1\t1\tNaN\n",
+        ] {
             assert!(matches!(read(text.as_bytes()), Err(ProtocolError::Unreadable(_))), "{text}");
         }
         assert_eq!(read(b"n0\thello\t2\tx\n"), Err(ProtocolError::Version("2".into())));

@@ -71,10 +71,32 @@ impl<'a> Questions<'a> {
     ///
     /// # Errors
     /// [`SourceError::Failed`] where the database refused; then more may be asked. Any other ends it.
-    pub fn ask(&mut self, sql: String, what: &str, mut row: impl FnMut(&str)) -> Result<(), SourceError> {
-        let no = self.asked;
+    pub fn ask(&mut self, sql: String, what: &str, row: impl FnMut(&str)) -> Result<(), SourceError> {
+        let no = self.next_no();
+        self.answered(&Request::Query { no, sql }, what, row)
+    }
+
+    /// Has this statement make a table of what each segment says, hands its rows on, and takes it back.
+    ///
+    /// # Errors
+    /// As [`Questions::ask`].
+    pub fn look(&mut self, sql: String, what: &str, row: impl FnMut(&str)) -> Result<(), SourceError> {
+        let no = self.next_no();
+        self.answered(&Request::Look { no, sql }, what, row)
+    }
+
+    fn next_no(&mut self) -> u32 {
         self.asked += 1;
-        self.talk.ask(&Request::Query { no, sql });
+        self.asked - 1
+    }
+
+    fn answered(
+        &mut self,
+        request: &Request,
+        what: &str,
+        mut row: impl FnMut(&str),
+    ) -> Result<(), SourceError> {
+        self.talk.ask(request);
         let host = &self.source.host;
         let given_up = |code| SourceError::GivenUp { host: host.clone(), code };
         let mut rows = 0;
@@ -90,6 +112,7 @@ impl<'a> Questions<'a> {
                     rows += 1;
                     row(&text);
                 }
+                Some(Reply::Part { no, .. }) => return Err(self.talk.protocol(ProtocolError::Unasked(no))),
                 Some(Reply::Done { rows: said, .. }) if said == rows => return Ok(()),
                 Some(Reply::Done { no, rows: said, .. }) => {
                     return Err(self.talk.protocol(ProtocolError::Count { no, seen: rows, said }));
@@ -114,9 +137,12 @@ impl<'a> Questions<'a> {
     pub fn idle(&mut self, moment: Duration) -> Result<(), SourceError> {
         match self.talk.next(moment)? {
             None | Some(Reply::Beat | Reply::Hello { .. }) => Ok(()),
-            Some(Reply::Row { no, .. } | Reply::Done { no, .. } | Reply::Error { no, .. }) => {
-                Err(self.talk.protocol(ProtocolError::Unasked(no)))
-            }
+            Some(
+                Reply::Row { no, .. }
+                | Reply::Part { no, .. }
+                | Reply::Done { no, .. }
+                | Reply::Error { no, .. },
+            ) => Err(self.talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::End { code }) => Err(SourceError::GivenUp { host: self.source.host.clone(), code }),
         }
     }

@@ -303,6 +303,7 @@ fn believe(
         trailer,
         columns: order.columns.clone(),
         left_out: order.unit.rows.left_out(),
+        parts: Box::default(),
     };
     let written = Written {
         compressor: "the script's own",

@@ -3,8 +3,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,14 +14,16 @@ use serde_json::json;
 
 use super::snapshot::{EXPORT, JOINED, Place, Ticket};
 use super::{Stage, UnitFailure, argv};
+use crate::gzip::Trailer;
 use crate::inventory::Source;
 use crate::mount::{Columns, Exported, Manifest, Mount, MountError};
 use crate::remote::Remote;
 use crate::source::protocol::ProtocolError;
+use crate::source::segments::{self, Parts};
 use crate::source::{Conversation, Reply, Request, Script, SourceError, rows, settings};
 use crate::sql;
 use crate::stop::Stop;
-use crate::unit::Unit;
+use crate::unit::{self, Unit};
 
 /// How often a running batch looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -71,6 +74,17 @@ pub struct Order<'a> {
     pub slice_of: Option<usize>,
     /// So small that a process of its own would cost more than its rows.
     pub small: bool,
+    /// Where each segment of the source writes a part: what is to be known for that.
+    pub segments: Option<Arc<BySegments>>,
+}
+
+/// How the segments of a source export a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BySegments {
+    /// How many there are.
+    pub primaries: u32,
+    /// The columns of the table that they write to.
+    pub columns: segments::Columns,
 }
 
 impl Order<'_> {
@@ -121,7 +135,7 @@ pub fn export(
     let mut to_ask = orders.iter().enumerate();
     let (began, asked_at) = (Timestamp::now(), Instant::now());
     let mut told_to_stop: Option<Instant> = None;
-    let mut late = Vec::new();
+    let (mut late, mut parts) = (Vec::new(), HashMap::<u32, Vec<(u32, Trailer)>>::new());
     loop {
         if ground.stop.asked() {
             let told = told_to_stop.get_or_insert_with(|| {
@@ -137,7 +151,13 @@ pub fn export(
             && told_to_stop.is_none()
             && let Some((no, order)) = to_ask.next()
         {
-            talk.ask(&request(ground, no, order));
+            match request(ground, attempt, no, order) {
+                Ok(request) => talk.ask(&request),
+                Err(error) => {
+                    let remedy = "let `segments: { mount: … }` name a path without control characters";
+                    report(order.index, Outcome::Failed(UnitFailure::new(Stage::Export, error, remedy)));
+                }
+            }
         }
         if to_ask.len() == 0 && still.may_end(&talk) {
             talk.ask(&Request::End);
@@ -149,11 +169,18 @@ pub fn export(
             Some(Reply::Error { no, message, .. }) if Some(no) == still.question => {
                 still.answered(Some(&message));
             }
-            // Nobody asked for rows.
+            Some(Reply::Part { no, segment, trailer })
+                if orders.get(no as usize).is_some_and(|order| order.segments.is_some()) =>
+            {
+                parts.entry(no).or_default().push((segment, trailer));
+            }
+            // Nobody asked for rows, or for parts of this one.
+            Some(Reply::Part { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Row { no, .. }) => return Err(talk.protocol(ProtocolError::Unasked(no))),
             Some(Reply::Done { no, rows, bytes, took, compressor }) => {
                 if let Some(order) = orders.get(no as usize) {
-                    let published = Published { rows, bytes, took, compressor, began };
+                    let parts = parts.remove(&no).unwrap_or_default();
+                    let published = Published { rows, bytes, took, compressor, began, parts };
                     match prove(ground, order, &published, Instant::now()) {
                         // Waiting here would keep the script from hearing of us.
                         Err(error) if error.may_be_late() => late.push((order, published)),
@@ -162,6 +189,7 @@ pub fn export(
                 }
             }
             Some(Reply::Error { no, sqlstate, message, .. }) => {
+                parts.remove(&no);
                 if let Some(order) = orders.get(no as usize) {
                     report(
                         order.index,
@@ -273,7 +301,7 @@ fn set_up(
     let mut set = |name: &'static str, value: String| talk.ask(&Request::Set { name, value });
     let source = ground.source;
     settings(source, ground.run).for_each(|(name, value)| set(name, value));
-    set("PART", format!("{}.{attempt}", ground.run));
+    set("PART", part_tag(ground, attempt));
     if let Some(longest) = orders.iter().map(|order| order.unit.entry.export.timeout).max() {
         set("UNIT_TIMEOUT", longest.as_secs().clamp(1, LONGEST_STATEMENT).to_string());
     }
@@ -286,13 +314,27 @@ fn set_up(
     }
 }
 
-fn request(ground: Ground<'_>, no: usize, order: &Order<'_>) -> Request {
-    Request::Export {
-        no: u32::try_from(no).unwrap_or(u32::MAX),
-        path: ground.mount.path_on(&ground.source.mount, &order.file).display().to_string(),
-        compressor: order.unit.entry.export.compressor.word(),
-        sql: order.sql(),
-    }
+fn request(
+    ground: Ground<'_>,
+    attempt: u32,
+    no: usize,
+    order: &Order<'_>,
+) -> Result<Request, segments::Unquotable> {
+    let no = u32::try_from(no).unwrap_or(u32::MAX);
+    let path = ground.mount.path_on(&ground.source.mount, &order.file).display().to_string();
+    let compressor = order.unit.entry.export.compressor;
+    let Some(by) = &order.segments else {
+        return Ok(Request::Export { no, path, compressor: compressor.word(), sql: order.sql() });
+    };
+    let file = ground.mount.path_on(&ground.source.segments_mount, &order.file);
+    let parts = Parts { file: &file, tag: &part_tag(ground, attempt), compressor };
+    let statements = segments::statements(parts, &order.unit.table, &by.columns, &order.sql())?;
+    Ok(Request::Segments { no, path, parts: by.primaries, statements: statements.into() })
+}
+
+/// What unfinished files are named by.
+fn part_tag(ground: Ground<'_>, attempt: u32) -> String {
+    format!("{}.{attempt}", ground.run)
 }
 
 /// What the script said of a published file.
@@ -302,6 +344,8 @@ struct Published {
     took: Duration,
     compressor: String,
     began: Timestamp,
+    /// By segment, where segments wrote it.
+    parts: Vec<(u32, Trailer)>,
 }
 
 fn outcome(seen: Result<Exported, MountError>, took: Duration) -> Outcome {
@@ -318,13 +362,22 @@ fn prove(
     published: &Published,
     until: Instant,
 ) -> Result<Exported, MountError> {
-    let (_, trailer) = ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?;
+    let parts = match &order.segments {
+        Some(by) => seen_parts(ground, order, by, published, until)?,
+        None => Box::default(),
+    };
+    let trailer = if parts.is_empty() {
+        ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?.1
+    } else {
+        Trailer::of_parts(&parts)
+    };
     let exported = Exported {
         file: order.file.clone(),
         rows: published.rows,
         trailer,
         columns: Columns::clone(&order.columns),
         left_out: order.unit.rows.left_out(),
+        parts,
     };
     let written = Written {
         compressor: &published.compressor,
@@ -338,6 +391,31 @@ fn prove(
     Ok(exported)
 }
 
+/// Sees each part from here: one of every segment, and each as its segment sees it.
+fn seen_parts(
+    ground: Ground<'_>,
+    order: &Order<'_>,
+    by: &BySegments,
+    published: &Published,
+    until: Instant,
+) -> Result<Box<[Trailer]>, MountError> {
+    let mut parts = published.parts.clone();
+    parts.sort_unstable_by_key(|(segment, _)| *segment);
+    let one_of_each = parts.iter().map(|(segment, _)| *segment).eq(0..by.primaries);
+    let path = || ground.mount.path(&unit::parts_path(&order.file));
+    if !one_of_each || !parts.iter().all(|(_, trailer)| trailer.is_whole()) {
+        return Err(MountError::Parts { path: path(), found: parts.len(), wanted: by.primaries });
+    }
+    for (segment, trailer) in &parts {
+        let file = unit::part_path(&order.file, *segment as usize);
+        let (_, seen) = ground.mount.open_published(&file, trailer.bytes, until, ground.stop)?;
+        if seen != *trailer {
+            return Err(MountError::Changed { path: ground.mount.path(&file) });
+        }
+    }
+    Ok(parts.into_iter().map(|(_, trailer)| trailer).collect())
+}
+
 /// How a file came to be, for its manifest line.
 pub(super) struct Written<'a> {
     pub(super) compressor: &'a str,
@@ -347,36 +425,46 @@ pub(super) struct Written<'a> {
     pub(super) took: Duration,
 }
 
-/// Writes a file's manifest line.
+/// Writes the manifest line of each of a unit's files.
 pub(super) fn record(
     ground: Ground<'_>,
     order: &Order<'_>,
     exported: &Exported,
     written: &Written<'_>,
 ) -> Result<(), MountError> {
-    let trailer = exported.trailer;
-    let line = json!({
-        "version": 1,
-        "source": order.unit.key.source,
-        "unit": order.unit.key.id,
-        "job": order.unit.job,
-        "file": order.file,
-        "columns": order.columns,
-        "rows": exported.rows,
-        "bytes": trailer.bytes,
-        "crc32": format!("{:08x}", trailer.crc32),
-        "data_bytes_mod_4gib": trailer.isize,
-        "compressor": written.compressor,
-        "settings": written.settings,
-        "script": written.script,
-        "began": written.began.to_string(),
-        "ended": Timestamp::now().to_string(),
-        "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
-    });
-    match ground.manifest.lock() {
-        Ok(mut manifest) => manifest.append(&line),
-        Err(poisoned) => poisoned.into_inner().append(&line),
-    }
+    let parts = exported.parts.len();
+    let lines: Vec<_> = exported
+        .files()
+        .enumerate()
+        .map(|(no, (file, trailer))| {
+            let mut line = json!({
+                "version": 1,
+                "source": order.unit.key.source,
+                "unit": order.unit.key.id,
+                "job": order.unit.job,
+                "file": file,
+                "columns": order.columns,
+                "rows": exported.rows,
+                "bytes": trailer.bytes,
+                "crc32": format!("{:08x}", trailer.crc32),
+                "data_bytes_mod_4gib": trailer.isize,
+                "compressor": written.compressor,
+                "settings": written.settings,
+                "script": written.script,
+                "began": written.began.to_string(),
+                "ended": Timestamp::now().to_string(),
+                "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
+            });
+            if parts > 0 {
+                // Nobody counted the rows of one part.
+                line["rows"] = serde_json::Value::Null;
+                line["part"] = json!({ "no": no, "of": parts, "rows_of_all": exported.rows });
+            }
+            line
+        })
+        .collect();
+    let mut manifest = ground.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().try_for_each(|line| manifest.append(line))
 }
 
 fn refused(

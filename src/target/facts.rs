@@ -137,6 +137,11 @@ impl Facts {
         self.version >= if self.distributes() { 120_000 } else { 90_300 }
     }
 
+    /// The most that `extra_float_digits` takes: with it the text of a number is that number again.
+    pub(super) fn most_float_digits(&self) -> u8 {
+        if self.version >= 90_000 { 3 } else { 2 }
+    }
+
     /// Does the server compile queries that look costly? For a handful of joins that takes longer than it saves.
     pub(super) fn compiles(&self) -> bool {
         self.version >= 110_000

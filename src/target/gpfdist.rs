@@ -135,7 +135,7 @@ impl Gpfdist {
     ///
     /// # Errors
     /// [`ProgramError`]: a name that gpfdist cannot serve, a host that cannot be reached, no gpfdist there, no free port.
-    pub fn urls(&self, files: &[&Path], most: usize, stop: &Stop) -> Result<Vec<String>, ProgramError> {
+    pub fn urls(&self, files: &[PathBuf], most: usize, stop: &Stop) -> Result<Vec<String>, ProgramError> {
         let files = files.iter().map(|file| encoded(file)).collect::<Result<Vec<_>, _>>()?;
         match &self.source {
             Source::Given(base) => Ok(dealt(base, &files, most)),
@@ -294,7 +294,7 @@ impl Talk {
                 talk.ask(&Request::End);
             }
             match talk.next(LOOK_EVERY)? {
-                None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+                None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Part { .. }) => {}
                 Some(Reply::Row { text, .. }) => facts.read(&text),
                 Some(Reply::Done { .. }) => tell(facts.base(&host, self.rule.address.as_deref())),
                 Some(Reply::Error { message, .. }) => {

@@ -65,8 +65,8 @@ impl std::fmt::Debug for PoolOf {
 /// A file that is to be loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Freight<'a> {
-    /// Path below the mount's subdirectory.
-    pub file: &'a Path,
+    /// Paths below the mount's subdirectory; never none.
+    pub files: &'a [PathBuf],
     /// Columns of the file, in order.
     pub columns: &'a [String],
     /// Rows that were exported.
@@ -118,7 +118,8 @@ impl Gpload {
         freight: Freight<'_>,
         stop: &Stop,
     ) -> Result<u64, TargetError> {
-        let file = self.file(freight.file)?;
+        let files = freight.files.iter().map(|file| self.file(file)).collect::<Result<Vec<_>, _>>()?;
+        let file = files.first().cloned().unwrap_or_default();
         let columns = session.external_columns(table, freight.columns)?;
         let mut side = Session::open(&self.address, &self.schema)?;
         self.tidied.call_once(|| tidy(&mut side, &self.schema));
@@ -132,7 +133,7 @@ impl Gpload {
         // Held all along, so that no other run takes the table for one that a dead run left
         side.begin()?;
         side.touch(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", staging.table), "hold a table for gpload")?;
-        let said = self.call(&self.control(&staging, &file), freight.timeout, stop);
+        let said = self.call(&self.control(&staging, &files), freight.timeout, stop);
         let (rows, done) = settled(&mut side, &staging, freight.timeout)?;
         if rows != freight.rows {
             side.rollback()?;
@@ -185,14 +186,14 @@ impl Gpload {
     }
 
     /// The control file: JSON, which YAML includes, so that no name needs quoting of ours. No password is in it.
-    fn control(&self, staging: &Staging, file: &str) -> String {
+    fn control(&self, staging: &Staging, files: &[String]) -> String {
         let Place { host, port, user, database } = self.address.place();
         let rule = &self.rule;
-        let mut source = json!({ "PORT_RANGE": [rule.ports.start(), rule.ports.end()], "FILE": [file] });
+        let mut source = json!({ "PORT_RANGE": [rule.ports.start(), rule.ports.end()], "FILE": files });
         if let Some(address) = &rule.address {
             source["LOCAL_HOSTNAME"] = json!([address]);
         }
-        let after = comment(&staging.table, file, "done");
+        let after = comment(&staging.table, files.first().map_or("", String::as_str), "done");
         json!({
             "VERSION": "1.0.0.1", "DATABASE": database, "USER": user, "HOST": host, "PORT": port,
             "GPLOAD": {
@@ -230,7 +231,7 @@ impl Gpload {
                 talk.ask(&Request::Stop);
             }
             match talk.next(LOOK_EVERY)? {
-                None | Some(Reply::Beat | Reply::Hello { .. }) => {}
+                None | Some(Reply::Beat | Reply::Hello { .. } | Reply::Part { .. }) => {}
                 Some(Reply::Row { text, .. }) => said.read(&text),
                 Some(Reply::Done { .. }) => talk.ask(&Request::End),
                 Some(Reply::Error { message, .. }) => {

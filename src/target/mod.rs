@@ -40,7 +40,7 @@ pub use clash::{Clash, Kind};
 pub use connect::{Address, Canceller};
 pub use copy::CopyError;
 pub use error::{LACKING, TargetError};
-pub use external::{Origin, ServedFile, quotable};
+pub use external::{Origin, ServedFile};
 pub use facts::{Cluster, Facts, Family};
 pub use gpfdist::Gpfdist;
 pub use gpload::{Freight, Gpload};
@@ -91,11 +91,13 @@ impl Session {
         let of = |error: postgres::Error| TargetError::of(&error, "set up a session");
         client.batch_execute(PINNED).map_err(of)?;
         let facts = Facts::read(&mut client).map_err(of)?;
+        // Greenplum looks at a table that it knows nothing of within the load itself, and reads its own texts of numbers
+        // again for that: with fewer digits the greatest of them are none any more, and the load fails.
+        let mut settings = format!("SET extra_float_digits = {}", facts.most_float_digits());
         if facts.knows_lock_timeout() {
-            client
-                .batch_execute(&format!("SET lock_timeout = {}", milliseconds(LOCK_TIMEOUT)))
-                .map_err(of)?;
+            settings += &format!("; SET lock_timeout = {}", milliseconds(LOCK_TIMEOUT));
         }
+        client.batch_execute(&settings).map_err(of)?;
         let log = format!("{}.load_log", crate::sql::ident(log_schema));
         Ok(Self { client, canceller, prepared: HashMap::new(), log, facts, limits: None })
     }

@@ -144,7 +144,7 @@ fn end(what: &str, mut run: Child, mut meanwhile: impl FnMut()) -> Ran {
 fn waiting(each: &str) -> String {
     let session = if greenplum::is_target() { "l.mppsessionid = a.sess_id" } else { "l.pid = a.pid" };
     format!(
-        "SELECT count({each}) FROM pg_stat_activity a WHERE a.datname = current_database() AND a.usename = 'loader' \
+        "SELECT count({each}) FROM pg_stat_activity a WHERE a.datname = current_database() \
          AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND NOT l.granted AND {session})"
     )
 }
@@ -193,8 +193,7 @@ fn a_cut_connection_leaves_nothing_of_the_unit_in_any_way() {
         assert_ne!(ended.code, 0, "{}: {}{}", way.name, ended.stdout, ended.stderr);
         // The server's side has not heard of it: it goes on, up to where it should hear of a COMMIT.
         advisory(&mut hold, "unlock");
-        let sessions =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'loader'";
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'gpferry'";
         until(way.name, || (case.count(sessions) == 0).then_some(()));
         way.nothing_stays(&mut case);
         case.edit_inventory(&over, &direct);
@@ -253,13 +252,14 @@ fn a_full_disk_leaves_nothing_of_the_unit_in_any_way() {
     let small = Small::new();
     let mut admin = Side::Target.connect("postgres");
     admin.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", small.0.display())).unwrap();
-    admin.batch_execute("GRANT CREATE ON TABLESPACE small TO loader").unwrap();
+    let user = lab().get("LAB_TARGET_USER");
+    admin.batch_execute(&format!("GRANT CREATE ON TABLESPACE small TO {user}")).unwrap();
     for way in WAYS {
         let mut case = way.case("disk");
         // What follows a collision needs room to stage the rows, what comes before it room in the table.
         if way.again {
             let set =
-                format!("ALTER ROLE loader IN DATABASE {} SET temp_tablespaces = small", case.database());
+                format!("ALTER ROLE {user} IN DATABASE {} SET temp_tablespaces = small", case.database());
             case.target.batch_execute(&set).unwrap();
         } else {
             // Rows of a page of the target each, which no compression helps.

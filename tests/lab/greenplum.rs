@@ -59,7 +59,21 @@ pub(crate) fn program(home: &Path, name: &str) -> String {
     format!("path: {}/bin/{name}, address: 127.0.0.1, ports: 34000-34999", home.display())
 }
 
-/// The superuser there, and the loader that all tests are to use, where one is named.
+/// Whether something about the rights of a user is left out, since all tests load as a superuser; says so there.
+pub(crate) fn loads_as_superuser(what: &str) -> bool {
+    let superuser = forced_loader().is_some_and(|loader| takes_a_superuser(&loader));
+    if superuser {
+        eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
+    }
+    superuser
+}
+
+/// Does this loader load for superusers alone?
+pub(crate) fn takes_a_superuser(loader: &str) -> bool {
+    loader == "segments"
+}
+
+/// The loader that all tests are to use, where one is named.
 pub(crate) fn forced_loader() -> Option<String> {
     env::var(LOADER).ok().filter(|_| is_target())
 }
@@ -96,19 +110,56 @@ pub(crate) fn waits_for_a_lock() -> &'static str {
     }
 }
 
-/// Puts its address where the lab's target stood.
-pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
-    let Ok(url) = env::var(VARIABLE) else {
-        eprintln!("{VARIABLE} is not set: the target of these tests is PostgreSQL alone");
-        return;
-    };
+/// A database of a test's own on that Greenplum, to export from: how it is reached. Dropped with the value.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) admin: String,
+}
+
+impl Source {
+    /// `None`, said by name, where no Greenplum was brought.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let Ok(url) = env::var(VARIABLE) else {
+            eprintln!("left out, since {VARIABLE} is not set: {name}");
+            return None;
+        };
+        let (host, port, admin) = address(&url);
+        let open = |database: &str| {
+            Client::connect(&format!("host={host} port={port} user={admin} dbname={database}"), NoTls)
+                .unwrap_or_else(|error| panic!("{VARIABLE}: {error:?}"))
+        };
+        open("postgres").batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+        Some(Self { client: open(name), name: name.to_owned(), host, port, admin })
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        drop_database(&self.name);
+    }
+}
+
+/// Host, port and superuser of a coordinator.
+fn address(url: &str) -> (String, u16, String) {
     let config: Config = url.parse().unwrap_or_else(|error| panic!("{VARIABLE}: {error}"));
     let host = match config.get_hosts() {
         [Host::Tcp(host)] => host.clone(),
         others => panic!("{VARIABLE} has to name one host, not {others:?}"),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
-    let admin = config.get_user().unwrap_or("gpadmin").to_owned();
+    (host, port, config.get_user().unwrap_or("gpadmin").to_owned())
+}
+
+/// Puts its address where the lab's target stood.
+pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
+    let Ok(url) = env::var(VARIABLE) else {
+        eprintln!("{VARIABLE} is not set: the target of these tests is PostgreSQL alone");
+        return;
+    };
+    let (host, port, admin) = address(&url);
     let mut client = Client::connect(&format!("host={host} port={port} user={admin} dbname=postgres"), NoTls)
         .unwrap_or_else(|error| panic!("{VARIABLE}: {error:?}"));
     let version: String = client.query_one("SELECT version()", &[]).unwrap().get(0);
@@ -120,6 +171,9 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     let may = "SELECT 1 FROM pg_roles WHERE rolname = 'loader' AND rolcreaterextgpfd";
     if client.query_opt(may, &[]).unwrap().is_none() {
         client.batch_execute("ALTER ROLE loader CREATEEXTTABLE").unwrap();
+    }
+    if forced_loader().is_some_and(|loader| takes_a_superuser(&loader)) {
+        lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
     }
     for (key, value) in
         [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]

@@ -59,8 +59,7 @@ fn building(case: &mut Case) -> Child {
 
 fn let_go(case: &mut Case) {
     case.target.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
-    let others =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'loader'";
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'gpferry'";
     wait_for("the sessions are gone", Duration::from_secs(30), || case.count(others) == 0);
     case.target.batch_execute("DROP EVENT TRIGGER hold").unwrap();
 }

@@ -23,6 +23,7 @@ mod memory;
 mod modes;
 mod moves;
 mod oracle;
+mod parts;
 mod planted;
 mod preflight;
 mod progress;

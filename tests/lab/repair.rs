@@ -139,8 +139,7 @@ fn a_repair_that_dies_leaves_what_was_there() {
     child.kill().unwrap();
     child.wait().unwrap();
     holder.batch_execute("ROLLBACK").unwrap();
-    let gone =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'loader'";
+    let gone = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'gpferry'";
     while case.count(gone) > 0 {
         assert!(Instant::now() < until, "its session never ended");
         std::thread::sleep(Duration::from_millis(20));

@@ -41,7 +41,8 @@ fn exporting(unit: usize) -> Event {
 fn exported(unit: usize, rows: u64, bytes: u64) -> Event {
     let trailer = Trailer { bytes, crc32: 0, isize: 0 };
     let (columns, left_out) = (Columns::default(), String::new());
-    let exported = Exported { file: PathBuf::from("f"), rows, trailer, columns, left_out };
+    let exported =
+        Exported { file: PathBuf::from("f"), rows, trailer, columns, left_out, parts: Box::default() };
     Event { unit, what: What::Exported { exported: exported.into(), took: Duration::from_secs(1) } }
 }
 

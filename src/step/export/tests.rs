@@ -42,6 +42,7 @@ fn batch_of(units: usize, says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Op
             condition: "".into(),
             slice_of: None,
             small: false,
+            segments: None,
         }
     };
     let orders: Vec<Order<'_>> = units.iter().enumerate().map(order).collect();

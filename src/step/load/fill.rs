@@ -76,13 +76,14 @@ pub(super) fn whole(
             part(session, cargo, table, reader)?
         }
         Inlet::Segments => {
-            let files = [ground.inlets.served(&exported.file, exported.trailer.bytes)?];
+            let files = ground.inlets.served(exported)?;
             read_in(session, ground, cargo, table, Origin::Mount(&files))?
         }
         Inlet::Gpload => {
             let reader = reader(ground, cargo).map_err(failed)?;
+            let files: Vec<_> = exported.files().map(|(file, _)| file).collect();
             let freight = Freight {
-                file: &exported.file,
+                files: &files,
                 columns: &exported.columns,
                 rows: exported.rows,
                 timeout: cargo.unit.entry.load.timeout,
@@ -91,7 +92,7 @@ pub(super) fn whole(
             loaded.map_err(|error| blamed(error, reader))?
         }
         Inlet::Gpfdist => {
-            let urls = ground.inlets.urls(session, &[&exported.file], ground.stop)?;
+            let urls = ground.inlets.urls(session, exported, ground.stop)?;
             read_in(session, ground, cargo, table, Origin::Gpfdist(&urls))?
         }
     };
@@ -148,7 +149,7 @@ pub(super) fn agree(ground: Ground<'_>, cargo: &Cargo<'_>, rows: u64) -> Result<
         Stage::Load,
         format!(
             "{}: the source reported {} rows, the target {rows}; rolled back",
-            ground.mount.path(&cargo.exported.file).display(),
+            ground.mount.path(&cargo.exported.named()).display(),
             cargo.exported.rows
         ),
         "run again: the unit is exported afresh. If it comes back, the file holds an unquoted line of `\\.` \
@@ -182,7 +183,7 @@ impl Sieve<'_, '_> {
             }
         }
         let last = cutter.finish().map_err(|error| {
-            let file = ground.mount.path(&self.cargo.exported.file);
+            let file = ground.mount.path(&self.cargo.exported.named());
             let remedy = "look at the file: it is not CSV as PostgreSQL writes it";
             failed(UnitFailure::new(Stage::Load, format!("{}: {error}", file.display()), remedy))
         })?;

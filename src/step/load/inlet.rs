@@ -1,7 +1,7 @@
 //! By what way a unit's file gets into a table: by COPY through the coordinator, or read by the segments themselves.
 //!
 //! The choice is a pure function of what the server is, who the user is and how large the file is. What it cannot know
-//! is whether the segments' hosts see the mount: that is proven once a run, by a word that each segment reads.
+//! is whether the segments' hosts see the mount: that is proven once a run, by a sign that each segment reads.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::NotLoaded;
 use crate::inventory::{Inventory, Loader};
-use crate::mount::{Mount, MountError};
+use crate::mount::{Exported, Mount, MountError};
 use crate::remote::ssh::Pool;
 use crate::step::{Stage, UnitFailure};
 use crate::stop::Stop;
-use crate::target::{Address, Cluster, Facts, Gpfdist, Gpload, ServedFile, Session, TargetError, quotable};
+use crate::target::{Address, Cluster, Facts, Gpfdist, Gpload, ServedFile, Session, TargetError};
 
 /// From so many segments on they read large files faster than one stream through the coordinator brings them: measured
 /// with two cores, COPY takes two thirds of the time of two segments.
@@ -232,30 +232,26 @@ impl Inlets {
         &self.gpload
     }
 
-    /// Where segments read files from gpfdist: under no more URLs than there are segments.
+    /// Where segments read a unit's files from gpfdist: under no more URLs than there are segments.
     pub(super) fn urls(
         &self,
         session: &Session,
-        files: &[&Path],
+        exported: &Exported,
         stop: &Stop,
     ) -> Result<Vec<String>, NotLoaded> {
         let segments = session.facts().cluster.as_ref().map_or(1, |cluster| cluster.segments);
+        let files: Vec<PathBuf> = exported.files().map(|(file, _)| file).collect();
         self.gpfdist
-            .urls(files, segments, stop)
+            .urls(&files, segments, stop)
             .map_err(|error| super::fatal_or_failed(TargetError::Program(error)))
     }
 
-    /// A published file, as the segments see it.
-    pub(super) fn served(&self, file: &Path, bytes: u64) -> Result<ServedFile, NotLoaded> {
-        let path = self.root.join(file);
-        match quotable(&path) {
-            Some(path) => Ok(ServedFile { path: path.into(), bytes }),
-            None => Err(failed(&impossible(
-                Loader::Segments,
-                "the mount's path cannot be written in a command",
-                COPY,
-            ))),
-        }
+    /// A unit's files, as the segments see them.
+    pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
+        let served =
+            exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
+        let no = "the mount's path cannot be written in a command";
+        served.collect::<Option<_>>().ok_or_else(|| failed(&impossible(Loader::Segments, no, COPY)))
     }
 }
 
@@ -267,7 +263,7 @@ fn failed(no: &Impossible) -> NotLoaded {
 /// Why it is not proven that segments see the mount.
 #[derive(Debug)]
 pub enum Unproven {
-    /// The word cannot be written.
+    /// The sign cannot be put up.
     Mount(MountError),
     /// A segment could not read it, or the coordinator refused.
     Target(TargetError),
@@ -304,18 +300,18 @@ impl Unproven {
     }
 }
 
-/// Writes a word onto the mount and has every segment read it. Whatever the session did of it, the caller rolls back.
+/// Puts a sign up on the mount and has every segment read it. Whatever the session did of it, the caller rolls back.
 ///
 /// # Errors
 /// [`Unproven`].
 pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Result<(), Unproven> {
-    let word = mount.leave_word(run).map_err(Unproven::Mount)?;
-    let path = root.join(word.path());
-    let path = quotable(&path).ok_or(Unproven::Path)?;
-    let read = session.segments_read(path, run).map_err(Unproven::Target)?;
+    let sign = mount.sign(run).map_err(Unproven::Mount)?;
+    let bytes = sign.text().len() as u64;
+    let file = ServedFile::new(&root.join(sign.file()), bytes).ok_or(Unproven::Path)?;
+    let read = session.segments_read(&file, run).map_err(Unproven::Target)?;
     let all = session.facts().cluster.as_ref().map_or(0, |cluster| cluster.segments);
     let others: Vec<i32> =
-        read.iter().filter(|(_, said)| said != word.text()).map(|(segment, _)| *segment).collect();
+        read.iter().filter(|(_, said)| said != sign.text()).map(|(segment, _)| *segment).collect();
     if !others.is_empty() {
         Err(Unproven::Other(others))
     } else if read.len() != all {
@@ -325,7 +321,7 @@ pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Re
     }
 }
 
-/// Writes a word onto the mount and has the segments read it from gpfdist. Whatever the session did of it, the caller
+/// Puts a sign up on the mount and has the segments read it from gpfdist. Whatever the session did of it, the caller
 /// rolls back.
 ///
 /// # Errors
@@ -337,14 +333,13 @@ pub fn prove_gpfdist(
     run: &str,
 ) -> Result<(), Impossible> {
     let of = |error: &TargetError| Impossible { why: error.to_string(), remedy: error.remedy() };
-    let word = mount
-        .leave_word(run)
-        .map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
+    let sign =
+        mount.sign(run).map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
     let urls = gpfdist
-        .urls(&[&word.path()], 1, &Stop::default())
+        .urls(&[sign.file()], 1, &Stop::default())
         .map_err(|error| of(&TargetError::Program(error)))?;
     let read = session.gpfdist_serves(&urls[0], run).map_err(|error| of(&error))?;
-    if read == [word.text()] {
+    if read == [sign.text()] {
         return Ok(());
     }
     Err(Impossible {

@@ -366,11 +366,10 @@ enum Done {
 
 fn reader(ground: Ground<'_>, cargo: &Cargo<'_>) -> Result<CheckedReader, UnitFailure> {
     let exported = cargo.exported;
-    let file = ground
+    let reader = ground
         .mount
-        .open_exported(exported, ground.stop)
+        .read_exported(exported, ground.stop)
         .map_err(|error| UnitFailure::of_mount(Stage::Load, &error))?;
-    let reader = CheckedReader::new(file, &ground.mount.path(&exported.file), &exported.trailer);
     Ok(if exported.trailer.bytes < LARGE { reader } else { reader.telling(ground.reads.of(cargo.index)) })
 }
 
@@ -381,7 +380,7 @@ fn entry<'a>(run: &'a str, cargo: &Cargo<'a>, mode: LoadMode, counts: Counts) ->
         table: unit.target.to_string(),
         measure: &unit.rows.measure,
         extent: unit.extent,
-        file: cargo.exported.file.display().to_string(),
+        file: cargo.exported.named().display().to_string(),
         mode: mode.word(),
         counts,
         digest: format!("crc32:{:08x}:{}", cargo.exported.trailer.crc32, cargo.exported.trailer.isize),

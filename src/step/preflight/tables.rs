@@ -205,6 +205,9 @@ fn loading(visit: &TargetVisit, found: &TargetFound) -> Option<Check> {
     let (id, subject) = ("target.loader", &visit.shown);
     Some(match &found.loading {
         Loading::NotAsked => return None,
+        Loading::NotYet(subdir) => {
+            Check::skipped(id, subject, format!("{subdir} is not there yet, so nobody can prove to see it"))
+        }
         Loading::Chosen(choice) => Check::ok(id, subject, inlet::words(visit.loader, choice)),
         Loading::Blind(no) if visit.loader == Loader::Auto => {
             Check::warn(id, subject, format!("{}; all files go through COPY", no.why), &no.remedy)

@@ -69,6 +69,9 @@ fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetE
         Err(no) => return Ok(Loading::Impossible(no)),
     };
     let root = Inlets::root_of(inventory);
+    if !inventory.mount.path.join(&inventory.mount.subdir).is_dir() {
+        return Ok(Loading::NotYet(inventory.mount.subdir.clone()));
+    }
     session.begin()?;
     let seen = match Mount::open(&inventory.mount) {
         Ok(mount) => prove(session, &mount, &root, ground.run),

@@ -167,6 +167,8 @@ pub enum Loading {
     NotAsked,
     /// By this way.
     Chosen(Choice),
+    /// By segments, if they see the mount: there is nothing below it yet by which they could prove it.
+    NotYet(String),
     /// By segments, if only they saw the mount.
     Blind(Impossible),
     /// Not in the way that the inventory demands.
