@@ -900,6 +900,10 @@ taken_back() {   # no statement …
     fi
     local failed=$troubled because=$said rows=$copied
     [[ -z $failed ]] || mine=$state
+    # trouble of a file system, whatever the server calls it
+    case $because in
+        *'No space left on device'* | *'Disk quota exceeded'* | *'Permission denied'* | *'Read-only file system'*) mine=- ;;
+    esac
     printf 'ROLLBACK;\n\\echo %s %s.\n' "$mark" "$no" >&7 2>/dev/null
     await "$no" || :                       # the session is gone, and the transaction with it
     copied=$rows code=1 why=$because

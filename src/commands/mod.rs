@@ -92,7 +92,7 @@ fn loading(inventory: &Inventory, target: &Address) -> String {
     }
     match Session::open(target, &inventory.target.log_schema) {
         Ok(session) => inlet::planned(loader, session.facts()),
-        Err(error) => format!("not known, since the target cannot be asked: {error}"),
+        Err(error) => format!("not known, since the target is not there to say what it is: {error}"),
     }
 }
 

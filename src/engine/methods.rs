@@ -82,6 +82,8 @@ pub(super) fn choose(
             None => not_here(inventory, wanted, &unit.key.source),
         };
         let how = match choice {
+            // Of a source without segments there is nothing to say.
+            Choice::Copy(_) if !has_segments(&said, unit) => continue,
             Choice::Copy(why) => format!("exported by COPY: {why}"),
             Choice::Segments(why) => {
                 if let Some(Ok(said)) = said.get(&*unit.key.source) {
@@ -107,6 +109,11 @@ pub(super) fn choose(
     let note = |(job, table, how)| Note { job, table, change: Change::Exported { how } };
     methods.notes = notes.into_iter().map(note).collect();
     methods
+}
+
+/// Has the source of a unit said that it is a Greenplum?
+fn has_segments(said: &Asked<Said>, unit: &Unit) -> bool {
+    matches!(said.get(&*unit.key.source), Some(Ok(said)) if said.facts.greenplum)
 }
 
 /// A source by whose nature it cannot be.

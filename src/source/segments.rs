@@ -171,23 +171,24 @@ fn begin(parts: Parts<'_>) -> Result<String, Unquotable> {
     };
     // More segments than one share a host: pigz takes one core of it for each.
     Ok(format!(
-        "umask 027; set -C; f={head}\"$GP_SEGMENT_ID\"{tail}; for c in {candidates}; do \
+        "export LC_ALL=C; umask 027; set -C; f={head}\"$GP_SEGMENT_ID\"{tail}; for c in {candidates}; do \
          command -v $c >/dev/null 2>&1 && break; done; z=\"$c -1 -c\"; [ $c != pigz ] || z=\"pigz -1 -p 1 -c\"; \
-         flush() {{ dd if=/dev/null of=\"$f\" conv=notrunc,fsync 2>/dev/null || \
-         {{ echo \"$f: cannot be flushed to disk\" >&2; return 1; }}; }}; "
+         flush() {{ w=$(dd if=/dev/null of=\"$f\" conv=notrunc,fsync 2>&1) || {{ echo \"$w\" >&2; return 1; }}; }}; \
+         why() {{ dd if=/dev/zero bs=64k count=1 >>\"$f\"; return 1; }}; "
     ))
 }
 
 /// What each segment pipes its rows into. `set -C` opens exclusively: what another attempt writes is not written over,
-/// and no link is followed. The flush tells of a full disk or quota that no compressor asks for.
+/// and no link is followed. The flush tells of a full disk or quota that no compressor asks for, and `why` has the system
+/// say in its own words what a compressor that failed had met.
 fn write_command(parts: Parts<'_>) -> Result<String, Unquotable> {
-    Ok(format!("{}$z >\"$f\" && flush", begin(parts)?))
+    Ok(format!("{}{{ $z >\"$f\" || why; }} && flush", begin(parts)?))
 }
 
 /// What each segment says of its part: id, segments, bytes, the last eight bytes, compressor.
 fn look_command(parts: Parts<'_>) -> Result<String, Unquotable> {
     Ok(format!(
-        "{}[ -e \"$f\" ] || {{ $z </dev/null >\"$f\" && flush; }} || exit 1; b=$(wc -c <\"$f\") && \
+        "{}[ -e \"$f\" ] || {{ {{ $z </dev/null >\"$f\" || why; }} && flush; }} || exit 1; b=$(wc -c <\"$f\") && \
          set -- $(tail -c 8 \"$f\" | od -A n -t x1) && \
          echo \"$GP_SEGMENT_ID $GP_SEGMENT_COUNT $((b)) $1$2$3$4$5$6$7$8 $c\"",
         begin(parts)?

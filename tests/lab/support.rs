@@ -316,7 +316,7 @@ pub(crate) fn ran(output: Output) -> Ran {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
     Target,

@@ -20,6 +20,16 @@ fn batch(says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>
 
 /// The same for so many units.
 fn batch_of(units: usize, says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Option<SourceError>) {
+    batch_with(units, says, files, &[])
+}
+
+/// And with these files for the parts of the first, which two segments write where there are any.
+fn batch_with(
+    units: usize,
+    says: &str,
+    files: &[(usize, &[u8])],
+    parts: &[&[u8]],
+) -> (Outcomes, Option<SourceError>) {
     let tables: Vec<String> = (0..units).map(|n| format!("{{ table: a.t{n}, window: none }}")).collect();
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
@@ -42,13 +52,19 @@ fn batch_of(units: usize, says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Op
             condition: "".into(),
             slice_of: None,
             small: false,
-            segments: None,
+            segments: (!parts.is_empty())
+                .then(|| Arc::new(BySegments { primaries: 2, columns: segments::Columns::Like })),
         }
     };
     let orders: Vec<Order<'_>> = units.iter().enumerate().map(order).collect();
     let mount = Mount::open(&inventory.mount).unwrap();
     for (index, bytes) in files {
         let path = mount.path(&orders[*index].file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    for (no, bytes) in parts.iter().enumerate() {
+        let path = mount.path(&unit::part_path(&orders[0].file, no));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
@@ -76,7 +92,8 @@ fn batch_of(units: usize, says: &str, files: &[(usize, &[u8])]) -> (Outcomes, Op
         ));
     });
     let lines = fs::read_to_string(mount.path(Path::new("manifest/r.jsonl"))).unwrap().lines().count();
-    assert_eq!(lines, outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count(), "of the manifest");
+    let files = outcomes.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.files().count()));
+    assert_eq!(lines, files.sum::<usize>(), "of the manifest");
     (outcomes, ended.err())
 }
 
@@ -102,6 +119,48 @@ fn a_file_of_another_size_than_claimed_is_not_exported() {
             "{outcome:?}"
         );
     }
+}
+
+/// What becomes of a unit that two segments write, whose script says this, with these files for its parts.
+fn parts(says: &str, files: &[&[u8]]) -> (Outcomes, Option<SourceError>) {
+    batch_with(1, says, &[], files)
+}
+
+#[test]
+fn parts_count_only_where_each_segment_tells_of_one_and_it_is_what_it_told() {
+    let file = |tail: u8| [&[0; 22][..], &[1, 2, 3, 4, 5, 6, 7, tail]].concat();
+    let (first, second) = (file(8), file(9));
+    let of = |segment: u8, tail: u8| format!("NONCE\tpart\t0\t{segment}\t30\t01020304050607{tail:02x}\n");
+    let end = "NONCE\tok\t0\t5\t60\t0.1\tgzip\nNONCE\tend\t0\n";
+    let says = |lines: &[String]| format!("{}{end}", lines.concat());
+    let whole = says(&[of(1, 9), of(0, 8)]);
+    let (mut outcomes, error) = parts(&whole, &[&first, &second]);
+    assert!(error.is_none(), "{error:?}");
+    let exported = outcomes.remove(0).1.unwrap();
+    assert_eq!((exported.rows, exported.parts.len(), exported.trailer.bytes), (5, 2, 60));
+    let named: Vec<_> = exported.files().map(|(file, _)| file.display().to_string()).collect();
+    assert!(named[0].ends_with("^all^seg0.csv.gz") && named[1].ends_with("^all^seg1.csv.gz"), "{named:?}");
+    for (lines, why) in [
+        (vec![of(0, 8)], "1 parts were published"),
+        (vec![], "0 parts"),
+        (vec![of(0, 8), of(0, 8)], "2 parts"),
+        (vec![of(0, 8), of(2, 9)], "2 parts"),
+        (vec![of(0, 8), of(1, 9), of(2, 9)], "3 parts"),
+        (vec![of(0, 8), of(1, 8)], "^seg1.csv.gz was changed"),
+        (vec![of(0, 8), of(1, 9).replace("\t30\t", "\t31\t")], "^seg1.csv.gz is not the file"),
+        (vec![of(0, 8), of(1, 9).replace("\t30\t", "\t19\t")], "2 parts were published, and not a whole one"),
+    ] {
+        let (outcomes, error) = parts(&says(&lines), &[&first, &second]);
+        assert!(error.is_none(), "{error:?}");
+        let failed = outcomes[0].1.as_ref().unwrap_err();
+        assert!(failed.contains(why), "{lines:?}: {failed}");
+    }
+    let (outcomes, _) = parts(&whole, &[&first]);
+    assert!(outcomes[0].1.as_ref().is_err_and(|error| error.contains("^seg1.csv.gz was published")));
+    // Nobody asked for parts.
+    let (_, error) = batch(&whole, &[(0, &first)]);
+    let expected = ProtocolError::Unasked(0);
+    assert!(matches!(&error, Some(SourceError::Protocol { error, .. }) if *error == expected), "{error:?}");
 }
 
 #[test]
