@@ -7,8 +7,8 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
-use super::gpfdist;
 use super::program::ProgramError;
+use super::{external, gpfdist};
 use crate::sql;
 
 /// What the target refused.
@@ -111,6 +111,7 @@ impl TargetError {
             Self::Address { .. } => false,
             Self::Program(error) => error.can_retry(),
             Self::Refused { message, .. } if gpfdist::is_too_long(message) => false,
+            Self::Refused { message, .. } if external::is_unseen(message) => true,
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
                     || ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "58M01"]

@@ -135,7 +135,7 @@ impl Gpfdist {
     ///
     /// # Errors
     /// [`ProgramError`]: a name that gpfdist cannot serve, a host that cannot be reached, no gpfdist there, no free port.
-    pub fn urls(&self, files: &[&Path], most: usize, stop: &Stop) -> Result<Vec<String>, ProgramError> {
+    pub fn urls(&self, files: &[PathBuf], most: usize, stop: &Stop) -> Result<Vec<String>, ProgramError> {
         let files = files.iter().map(|file| encoded(file)).collect::<Result<Vec<_>, _>>()?;
         match &self.source {
             Source::Given(base) => Ok(dealt(base, &files, most)),

@@ -62,12 +62,12 @@ impl std::fmt::Debug for PoolOf {
     }
 }
 
-/// Files of a unit that are to be loaded.
+/// A file that is to be loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Freight<'a> {
-    /// Paths below the mount's subdirectory; one at least.
+    /// Paths below the mount's subdirectory; never none.
     pub files: &'a [PathBuf],
-    /// Columns of the files, in order.
+    /// Columns of the file, in order.
     pub columns: &'a [String],
     /// Rows that were exported.
     pub rows: u64,
@@ -119,7 +119,6 @@ impl Gpload {
         stop: &Stop,
     ) -> Result<u64, TargetError> {
         let files = freight.files.iter().map(|file| self.file(file)).collect::<Result<Vec<_>, _>>()?;
-        // Its name tells this unit's external tables from others.
         let file = files.first().cloned().unwrap_or_default();
         let columns = session.external_columns(table, freight.columns)?;
         let mut side = Session::open(&self.address, &self.schema)?;

@@ -40,14 +40,6 @@ pub(crate) fn is_missing_for(what: &str) -> bool {
     !is_target()
 }
 
-/// Whether something about the rights of a user is left out, since all tests load as a superuser; says so there.
-pub(crate) fn loads_as_superuser(what: &str) -> bool {
-    if forced_loader().is_some() {
-        eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
-    }
-    forced_loader().is_some()
-}
-
 /// Where gpfdist and gpload are. Where nobody says so, what is left out is said once, by name.
 pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
     static SAID: OnceLock<()> = OnceLock::new();
@@ -65,6 +57,20 @@ pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
 /// take.
 pub(crate) fn program(home: &Path, name: &str) -> String {
     format!("path: {}/bin/{name}, address: 127.0.0.1, ports: 34000-34999", home.display())
+}
+
+/// Whether something about the rights of a user is left out, since all tests load as a superuser; says so there.
+pub(crate) fn loads_as_superuser(what: &str) -> bool {
+    let superuser = forced_loader().is_some_and(|loader| takes_a_superuser(&loader));
+    if superuser {
+        eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
+    }
+    superuser
+}
+
+/// Does this loader load for superusers alone?
+pub(crate) fn takes_a_superuser(loader: &str) -> bool {
+    loader == "segments"
 }
 
 /// The loader that all tests are to use, where one is named.
@@ -162,12 +168,12 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = 'loader'", &[]).unwrap().is_none() {
         client.batch_execute("CREATE ROLE loader LOGIN").unwrap();
     }
-    if forced_loader().is_some() {
-        lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
-    }
     let may = "SELECT 1 FROM pg_roles WHERE rolname = 'loader' AND rolcreaterextgpfd";
     if client.query_opt(may, &[]).unwrap().is_none() {
         client.batch_execute("ALTER ROLE loader CREATEEXTTABLE").unwrap();
+    }
+    if forced_loader().is_some_and(|loader| takes_a_superuser(&loader)) {
+        lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
     }
     for (key, value) in
         [("LAB_TARGET_SOCKET", host), ("LAB_TARGET_PORT", port.to_string()), ("LAB_TARGET_ADMIN", admin)]

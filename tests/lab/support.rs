@@ -201,7 +201,8 @@ impl Case {
                 let home = greenplum::gphome(loader).expect("GPFERRY_LAB_GPHOME is needed for that");
                 (user, format!(", {loader}: {{ {} }}", greenplum::program(&home, loader)))
             }
-            _ => (admin, String::new()),
+            other if greenplum::takes_a_superuser(other) => (admin, String::new()),
+            _ => (user, String::new()),
         };
         self.edit_inventory(&format!("{user}{place}"), &format!("{by}{place}, loader: {loader}{more}"));
     }

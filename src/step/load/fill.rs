@@ -4,8 +4,6 @@
 //! savepoint, and one that is refused is halved until the row is alone. So good rows never go in one by one, and
 //! memory is that of a piece.
 
-use std::path::{Path, PathBuf};
-
 use super::inlet::Inlet;
 use super::rejected::Rejected;
 use super::{Cargo, Ground, NotLoaded, failed, fatal_or_failed, reader};
@@ -83,7 +81,7 @@ pub(super) fn whole(
         }
         Inlet::Gpload => {
             let reader = reader(ground, cargo).map_err(failed)?;
-            let files: Vec<PathBuf> = exported.files().map(|(file, _)| file).collect();
+            let files: Vec<_> = exported.files().map(|(file, _)| file).collect();
             let freight = Freight {
                 files: &files,
                 columns: &exported.columns,
@@ -94,9 +92,7 @@ pub(super) fn whole(
             loaded.map_err(|error| blamed(error, reader))?
         }
         Inlet::Gpfdist => {
-            let files: Vec<PathBuf> = exported.files().map(|(file, _)| file).collect();
-            let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-            let urls = ground.inlets.urls(session, &files, ground.stop)?;
+            let urls = ground.inlets.urls(session, exported, ground.stop)?;
             read_in(session, ground, cargo, table, Origin::Gpfdist(&urls))?
         }
     };

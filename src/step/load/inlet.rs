@@ -227,32 +227,31 @@ impl Inlets {
         Ok(seen)
     }
 
-    /// A unit's files, as the segments see them.
-    pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
-        let served =
-            exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
-        served.collect::<Option<_>>().ok_or_else(|| {
-            let why = "the mount's path cannot be written in a command";
-            failed(&impossible(Loader::Segments, why, COPY))
-        })
-    }
-
     /// gpload, for this run.
     pub(super) fn gpload(&self) -> &Gpload {
         &self.gpload
     }
 
-    /// Where segments read files from gpfdist: under no more URLs than there are segments.
+    /// Where segments read a unit's files from gpfdist: under no more URLs than there are segments.
     pub(super) fn urls(
         &self,
         session: &Session,
-        files: &[&Path],
+        exported: &Exported,
         stop: &Stop,
     ) -> Result<Vec<String>, NotLoaded> {
         let segments = session.facts().cluster.as_ref().map_or(1, |cluster| cluster.segments);
+        let files: Vec<PathBuf> = exported.files().map(|(file, _)| file).collect();
         self.gpfdist
-            .urls(files, segments, stop)
+            .urls(&files, segments, stop)
             .map_err(|error| super::fatal_or_failed(TargetError::Program(error)))
+    }
+
+    /// A unit's files, as the segments see them.
+    pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
+        let served =
+            exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
+        let no = "the mount's path cannot be written in a command";
+        served.collect::<Option<_>>().ok_or_else(|| failed(&impossible(Loader::Segments, no, COPY)))
     }
 }
 
@@ -337,7 +336,7 @@ pub fn prove_gpfdist(
     let sign =
         mount.sign(run).map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
     let urls = gpfdist
-        .urls(&[&sign.file()], 1, &Stop::default())
+        .urls(&[sign.file()], 1, &Stop::default())
         .map_err(|error| of(&TargetError::Program(error)))?;
     let read = session.gpfdist_serves(&urls[0], run).map_err(|error| of(&error))?;
     if read == [sign.text()] {
