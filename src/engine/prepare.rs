@@ -220,9 +220,11 @@ pub fn describe(
                 }
                 asked => asked?,
             }
-            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
-                described.take_ancestor(row);
-            })?;
+            let children = described.take_children();
+            if !children.is_empty() {
+                let sql = postgres::list_ancestors(&children.iter().collect::<Vec<_>>());
+                questions.ask(sql, "reading its partitions", |row| described.take_ancestor(row))?;
+            }
         }
         let tables = described.into_tables();
         let mut catalog = SourceCatalog { facts: Some(facts), tables, ..SourceCatalog::default() };
