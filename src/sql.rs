@@ -30,7 +30,8 @@ pub fn literal(text: &str) -> String {
 /// Texts as one array. Source: PostgreSQL, "Array Input and Output Syntax".
 pub fn array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let element = |text: &str| {
-        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_plain =
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if is_plain && !text.eq_ignore_ascii_case("null") {
             return text.to_owned();
         }

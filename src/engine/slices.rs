@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::prepare::{self, Asked, SourceCatalog};
+use super::talks::Talks;
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::TableName;
 use crate::plan::slices::{Size, Uncut, cut, may_be_cut};
 use crate::plan::{Change, Note, Plan};
-use crate::remote::ssh::Pool;
 use crate::source::postgres::SourceFacts;
 use crate::source::{SourceError, statistics};
 use crate::stop::Stop;
@@ -36,7 +36,7 @@ pub fn slice(
     among: &[usize],
     described: &Asked<SourceCatalog>,
     ledger: Option<&Ledger>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Result<Option<Sliced>, LedgerError> {
     let (mut wanted, mut notes) = (Vec::new(), BTreeSet::new());
@@ -53,7 +53,7 @@ pub fn slice(
     let sizes = if wanted.is_empty() {
         BTreeMap::new()
     } else {
-        ask(inventory, wanted.iter().map(|&index| &plan.units[index]), pool, stop)
+        ask(inventory, wanted.iter().map(|&index| &plan.units[index]), talks, stop)
     };
     for (source, error) in sizes.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
         log::warn!(
@@ -120,16 +120,16 @@ pub fn of_plan(
     inventory: &Inventory,
     plan: &Plan,
     ledger: Option<&Ledger>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Result<Option<Plan>, LedgerError> {
     let among: Vec<usize> = (0..plan.units.len()).filter(|&index| !plan.units[index].waits).collect();
     let units: Vec<&Unit> = among.iter().map(|&index| &plan.units[index]).collect();
-    let described = prepare::describe(inventory, &units, &HashSet::new(), pool, stop);
+    let described = prepare::describe(inventory, &units, &HashSet::new(), talks, stop);
     for (source, error) in described.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
         log::warn!("source {source} was not asked how large its tables are: {error}");
     }
-    let sliced = slice(inventory, plan, &among, &described, ledger, pool, stop)?;
+    let sliced = slice(inventory, plan, &among, &described, ledger, talks, stop)?;
     Ok(sliced.map(|sliced| sliced.plan))
 }
 
@@ -137,7 +137,7 @@ const NO_SNAPSHOT: &str =
     "its slices are read at different moments: the source's server cannot share a snapshot";
 
 /// May a table be larger than its entry wants a piece to be? Where nobody knows, it may.
-fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
+pub(super) fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
     let by_script = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
     let Some(Ok(catalog)) = described.get(&*unit.key.source) else { return false };
     let Some(bytes) = catalog.bytes(&unit.table) else { return false };
@@ -151,7 +151,7 @@ type Sizes = (SourceFacts, HashMap<TableName, Size>);
 fn ask<'a>(
     inventory: &Inventory,
     units: impl Iterator<Item = &'a Unit> + Clone,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Asked<Sizes> {
     let mut columns: HashMap<(&str, &TableName), BTreeSet<&str>> = HashMap::new();
@@ -160,7 +160,7 @@ fn ask<'a>(
         of.extend(unit.rows.measure.column());
     }
     let wanted = units.map(|unit| (&*unit.key.source, &unit.table));
-    prepare::ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
+    prepare::ask_about(inventory, wanted, talks, stop, |source, questions, facts, tables| {
         let mut sizes = HashMap::new();
         for &table in tables {
             let others: Vec<&str> =
@@ -176,7 +176,6 @@ fn ask<'a>(
                 Err(error) => return Err(error),
             }
         }
-        questions.end()?;
         Ok((facts, sizes))
     })
 }

@@ -311,7 +311,9 @@ mod tests {
     #[test]
     fn only_children_are_asked_for_their_ancestors() {
         let mut described = Described::of(2);
-        for row in ["s\tchild\ta\tint\tf\tf\t0\tt", "s\tchild\tb\tint\tf\tf\t0\tt", "s\tplain\ta\tint\tf\tf\t0\tf"] {
+        for row in
+            ["s\tchild\ta\tint\tf\tf\t0\tt", "s\tchild\tb\tint\tf\tf\t0\tt", "s\tplain\ta\tint\tf\tf\t0\tf"]
+        {
             described.take(row);
         }
         let child = TableName::new("s", "child").unwrap();
