@@ -137,7 +137,7 @@ const NO_SNAPSHOT: &str =
     "its slices are read at different moments: the source's server cannot share a snapshot";
 
 /// May a table be larger than its entry wants a piece to be? Where nobody knows, it may.
-pub(super) fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
+fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
     let by_script = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
     let Some(Ok(catalog)) = described.get(&*unit.key.source) else { return false };
     let Some(bytes) = catalog.bytes(&unit.table) else { return false };

@@ -16,6 +16,7 @@ mod day;
 mod ends;
 mod greenplum;
 mod keeping;
+mod kept;
 mod keys;
 mod memory;
 mod modes;
