@@ -6,12 +6,14 @@
 //! Hence the rule: success needs a trailer on stdout as well.
 
 use std::io::{self, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use libssh2_sys as raw;
 use rustix::event::{PollFd, PollFlags};
 use ssh2::{BlockDirections, ErrorCode};
 
+use super::pool::Pooled;
 use super::session::{Connection, is_loss, is_timeout, milliseconds};
 use crate::remote::local::poll;
 use crate::remote::{Channel, Heard, RemoteError, Status};
@@ -21,11 +23,39 @@ const PIECE: usize = 64 * 1024;
 
 /// A command that runs on a host.
 pub(super) struct SshChannel<'a> {
-    host: &'a str,
-    connection: &'a mut Connection,
+    host: String,
+    connection: Line<'a>,
     channel: Option<ssh2::Channel>,
     outbox: Vec<u8>,
     stdin: Stdin,
+}
+
+/// The connection that a command runs on.
+pub(super) enum Line<'a> {
+    /// Whoever lent it goes on with it.
+    Lent(&'a mut Connection),
+    /// It goes back to its pool with the command.
+    Own(Box<Pooled>),
+}
+
+impl Deref for Line<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Lent(connection) => connection,
+            Self::Own(pooled) => pooled.connection(),
+        }
+    }
+}
+
+impl DerefMut for Line<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Lent(connection) => connection,
+            Self::Own(pooled) => pooled.connection_mut(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,8 +69,8 @@ enum Stdin {
 impl<'a> SshChannel<'a> {
     /// Starts a command on a channel that [`open`] gave.
     pub(super) fn start(
-        host: &'a str,
-        connection: &'a mut Connection,
+        host: &str,
+        mut connection: Line<'a>,
         mut channel: ssh2::Channel,
         command: &str,
         limit: Duration,
@@ -50,12 +80,13 @@ impl<'a> SshChannel<'a> {
             return Err(not_started(host, limit, &error));
         }
         connection.session.set_blocking(false);
+        let host = host.to_owned();
         Ok(Self { host, connection, channel: Some(channel), outbox: Vec::new(), stdin: Stdin::Open })
     }
 
     fn lost(&mut self, reason: &dyn std::fmt::Display) -> RemoteError {
         self.connection.broken = true;
-        RemoteError::Lost { host: self.host.into(), what: "a command".into(), reason: reason.to_string() }
+        RemoteError::Lost { host: self.host.clone(), what: "a command".into(), reason: reason.to_string() }
     }
 
     /// Sends what is queued, as far as the other side takes it, and then the end of stdin.
