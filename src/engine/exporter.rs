@@ -280,7 +280,7 @@ impl<'a> Exporter<'a> {
             Err(error) => return (again, Some(error)),
         };
         let line = match (kept, &mut remote) {
-            (Some(talk), _) => Line::Kept(talk),
+            (Some(talk), _) => Line::Kept(Box::new(talk)),
             (None, Some(remote)) => Line::New(remote),
             (None, None) => unreachable!("there is one or the other"),
         };

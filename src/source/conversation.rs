@@ -36,7 +36,7 @@ pub enum Line<'a> {
     /// It begins on this host.
     New(&'a mut dyn Remote),
     /// It goes on: another part of the run has asked in it and was answered.
-    Kept(Conversation<'a>),
+    Kept(Box<Conversation<'a>>),
 }
 
 /// A script at work.
@@ -106,7 +106,7 @@ impl<'a> Conversation<'a> {
             Line::New(remote) => Self::start(remote, script, verb, what, limit),
             Line::Kept(mut talk) => {
                 talk.go_on(what, limit);
-                Ok(talk)
+                Ok(*talk)
             }
         }
     }
