@@ -317,7 +317,7 @@ mod tests {
             described.take(row);
         }
         let child = TableName::new("s", "child").unwrap();
-        assert_eq!(described.take_children(), std::slice::from_ref(&child));
+        assert_eq!(described.take_children(), [child]);
         assert_eq!(described.take_children(), []);
         // What was forgotten is asked for again, and counts once.
         described.take("s\tother\ta\tint\tf\tf\t0\tt");

@@ -27,6 +27,8 @@ pub(super) struct SshChannel<'a> {
     connection: Line<'a>,
     channel: Option<ssh2::Channel>,
     outbox: Vec<u8>,
+    /// What a poll reads into: many say little, and a new one for each would cost more than what they say.
+    inbox: Box<[u8]>,
     stdin: Stdin,
 }
 
@@ -81,7 +83,14 @@ impl<'a> SshChannel<'a> {
         }
         connection.session.set_blocking(false);
         let host = host.to_owned();
-        Ok(Self { host, connection, channel: Some(channel), outbox: Vec::new(), stdin: Stdin::Open })
+        Ok(Self {
+            host,
+            connection,
+            channel: Some(channel),
+            outbox: Vec::new(),
+            inbox: vec![0; PIECE].into(),
+            stdin: Stdin::Open,
+        })
     }
 
     fn lost(&mut self, reason: &dyn std::fmt::Display) -> RemoteError {
@@ -117,8 +126,8 @@ impl<'a> SshChannel<'a> {
         let Some(channel) = self.channel.as_mut() else {
             return Ok(Heard { closed: true, ..Heard::default() });
         };
-        let stdout = drain(channel)?;
-        let stderr = match drain(&mut channel.stderr()) {
+        let stdout = drain(channel, &mut self.inbox)?;
+        let stderr = match drain(&mut channel.stderr(), &mut self.inbox) {
             Ok(stderr) => stderr,
             // What came before the error is handed out; the next poll meets it again.
             Err(_) if !stdout.is_empty() => return Ok(Heard { stdout, ..Heard::default() }),
@@ -232,12 +241,11 @@ impl Drop for SshChannel<'_> {
     }
 }
 
-/// Reads what is there of one stream.
-fn drain(stream: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; PIECE];
+/// Reads what is there of one stream, as much as goes into the buffer.
+fn drain(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
     let mut filled = 0;
-    while filled < PIECE {
-        match stream.read(&mut bytes[filled..]) {
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -246,8 +254,7 @@ fn drain(stream: &mut impl Read) -> io::Result<Vec<u8>> {
             Err(_) => break,
         }
     }
-    bytes.truncate(filled);
-    Ok(bytes)
+    Ok(buffer[..filled].to_vec())
 }
 
 /// Opens a channel. The session then blocks, with `limit` as its timeout, until a command is started.
