@@ -51,6 +51,7 @@ impl Postgres {
             TargetError::Lost { why, .. }
             | TargetError::Connect { why, .. }
             | TargetError::Address { why, .. } => CatalogError::Lost { catalog, doing, why },
+            TargetError::Program(error) => CatalogError::Lost { catalog, doing, why: error.to_string() },
         }
     }
 }

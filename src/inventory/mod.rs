@@ -10,6 +10,7 @@ mod catalog;
 mod compare;
 mod draft;
 mod fault;
+mod gpfdist;
 mod jobs;
 mod load_keys;
 pub mod model;

@@ -17,12 +17,14 @@ use crate::sql::Condition;
 
 mod alarms;
 mod compare;
+mod gpfdist;
 mod load;
 mod rights;
 mod windows;
 
 pub use alarms::*;
 pub use compare::*;
+pub use gpfdist::*;
 pub use load::*;
 pub use rights::{Changes, Rights};
 pub use windows::*;
@@ -110,6 +112,10 @@ pub struct Target {
     pub sessions: usize,
     /// Schema of the load log; `gpferry` by default.
     pub log_schema: String,
+    /// Where the loader `gpfdist` finds one.
+    pub gpfdist: Gpfdist,
+    /// How the loader `gpload` runs it.
+    pub gpload: ProgramRule,
 }
 
 /// How files get into the target.

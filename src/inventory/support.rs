@@ -4,7 +4,7 @@
 //! deletes its lines here, and nothing else.
 
 use super::fault::Fault;
-use super::model::{Engine, Inventory, Loader};
+use super::model::{Engine, Inventory};
 use super::reader::Reader;
 
 const NOT_YET: &str = "is not supported by this version yet";
@@ -12,7 +12,7 @@ const NOT_YET: &str = "is not supported by this version yet";
 /// Puts down a fault for each, once where it is written, however many tables it reaches.
 pub(super) fn check(reader: &mut Reader, inventory: &Inventory) {
     let mut found = Vec::new();
-    target_and_sources(inventory, &mut found);
+    sources(inventory, &mut found);
     let mut reported = std::collections::BTreeSet::new();
     for unsupported in found {
         let path = unsupported.path(reader);
@@ -23,16 +23,7 @@ pub(super) fn check(reader: &mut Reader, inventory: &Inventory) {
     }
 }
 
-fn target_and_sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
-    match inventory.target.loader {
-        Loader::Auto | Loader::Copy | Loader::Segments => {}
-        Loader::Gpfdist | Loader::Gpload => found.push(Unsupported::at(
-            &["target"],
-            "loader",
-            "this loader",
-            "write `loader: auto`, `loader: copy` or `loader: segments`",
-        )),
-    }
+fn sources(inventory: &Inventory, found: &mut Vec<Unsupported>) {
     for source in &inventory.sources {
         let path = super::reader::join("sources", &source.name);
         match source.engine {

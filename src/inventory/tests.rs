@@ -2,6 +2,7 @@
 
 mod alarms;
 mod faults;
+mod gpfdist;
 mod meaning;
 mod report;
 mod scripts;

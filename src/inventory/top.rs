@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 
-use super::model::{Inventory, Keep, Loader, Mount, Owner, Target};
+use super::model::{Gpfdist, Inventory, Keep, Loader, Mount, Owner, ProgramRule, Target};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{absolute, is_clean_name, length, size, text, whole, word};
 use super::secrets::{self, TARGET_REMEDY};
 use super::yaml::{Node, Value};
-use super::{alarms, catalog, jobs, sources, suggest};
+use super::{alarms, catalog, gpfdist, jobs, sources, suggest};
 
 /// What may stand in `defaults:`.
 const DEFAULTS: &[&str] = &["window", "load", "export", "late_after", "expect_every"];
@@ -31,7 +31,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node, path: &Path) -> Option<(Inv
         .unwrap_or_default();
     let target = fields
         .need(reader, "target", "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
-        .map(|at| read_target(reader, &at))
+        .map(|at| read_target(reader, &at, &mount.path))
         .unwrap_or_default();
     let sources = fields
         .need(reader, "sources", "sources: { fab1: { host: …, engine: greenplum, database: … } }")
@@ -180,10 +180,14 @@ const LOADERS: [(&str, Loader); 5] = [
     ("gpload", Loader::Gpload),
 ];
 
-fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
+fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
-    let mut target = Target::default();
-    let known = &["url", "loader", "mount", "sessions", "log_schema"];
+    let mut target = Target {
+        gpfdist: Gpfdist::Started(gpfdist::default(mount)),
+        gpload: gpfdist::default(mount),
+        ..Target::default()
+    };
+    let known = &["url", "loader", "mount", "sessions", "log_schema", "gpfdist", "gpload"];
     let Some(fields) = reader.fields(at, known, "target: { url: \"postgresql://loader@gp6:5432/qmsprd\" }")
     else {
         return target;
@@ -206,6 +210,12 @@ fn read_target(reader: &mut Reader, at: &At<'_>) -> Target {
     if let Some(schema) = fields.get("log_schema").and_then(|at| text(reader, &at, "log_schema: \"gpferry\""))
     {
         target.log_schema = schema.to_owned();
+    }
+    if let Some(at) = fields.get("gpfdist") {
+        target.gpfdist = gpfdist::read(reader, &at, mount);
+    }
+    if let Some(at) = fields.get("gpload") {
+        target.gpload = gpfdist::read_gpload(reader, &at, mount);
     }
     target
 }
@@ -270,6 +280,8 @@ impl Default for Target {
             mount: None,
             sessions: 4,
             log_schema: "gpferry".into(),
+            gpfdist: Gpfdist::default(),
+            gpload: ProgramRule::default(),
         }
     }
 }

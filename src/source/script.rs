@@ -19,6 +19,12 @@ use crate::remote::{Channel, CommandFailed, Ending, Remote, Status};
 const GREENPLUM: &str = include_str!("../../scripts/greenplum.sh");
 /// Calls a script that people already have.
 const ARGV: &str = include_str!("../../scripts/argv.sh");
+/// Starts a gpfdist and ends it.
+const GPFDIST: &str =
+    concat!(include_str!("../../scripts/guard.sh"), include_str!("../../scripts/gpfdist.sh"));
+
+/// Runs gpload.
+const GPLOAD: &str = concat!(include_str!("../../scripts/guard.sh"), include_str!("../../scripts/gpload.sh"));
 
 /// Ends a script that is sent over stdin.
 const END_OF_SCRIPT: &str = "#gpferry: end of script";
@@ -80,6 +86,16 @@ impl Script {
     /// The script for Greenplum and PostgreSQL.
     pub fn greenplum() -> Self {
         Self::bundled(GREENPLUM, Place::Installed)
+    }
+
+    /// The script that starts a gpfdist and ends it.
+    pub fn gpfdist() -> Self {
+        Self::bundled(GPFDIST, Place::Piped)
+    }
+
+    /// The script that runs gpload.
+    pub fn gpload() -> Self {
+        Self::bundled(GPLOAD, Place::Piped)
     }
 
     fn bundled(text: &'static str, place: Place) -> Self {

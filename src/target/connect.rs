@@ -84,6 +84,19 @@ impl Address {
         &self.shown
     }
 
+    /// Where the first of its hosts is, for another program.
+    pub(super) fn place(&self) -> Place {
+        let config = self.hosts.first();
+        let host = match config.and_then(|config| config.get_hosts().first()) {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".into(),
+        };
+        let port = config.and_then(|config| config.get_ports().first()).copied().unwrap_or(5432);
+        let text = |of: fn(&Config) -> Option<&str>| config.and_then(of).unwrap_or_default().to_owned();
+        Place { host, port, user: text(Config::get_user), database: text(Config::get_dbname) }
+    }
+
     /// Opens a session on the first host that takes one; and what is needed to cancel its statements.
     ///
     /// # Errors
@@ -133,6 +146,15 @@ impl Address {
         let canceller = Canceller { token: client.cancel_token(), connector };
         Ok((client, canceller))
     }
+}
+
+/// What another program needs to find the target; never a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) database: String,
 }
 
 /// Why a host took no session.

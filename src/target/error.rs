@@ -7,6 +7,8 @@ use postgres::error::DbError;
 use thiserror::Error;
 
 use super::connect::deepest;
+use super::program::ProgramError;
+use super::{external, gpfdist};
 use crate::sql;
 
 /// What the target refused.
@@ -52,6 +54,9 @@ pub enum TargetError {
         /// The line of the copied data at which it happened, as far as the server says.
         line: Option<u64>,
     },
+    /// gpfdist or gpload did not do its work.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
 }
 
 impl TargetError {
@@ -73,7 +78,7 @@ impl TargetError {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Refused { sqlstate, .. } => Some(sqlstate),
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => None,
         }
     }
 
@@ -81,7 +86,11 @@ impl TargetError {
     pub fn violated_key(&self) -> Option<&str> {
         match self {
             Self::Refused { sqlstate, constraint, .. } if sqlstate == "23505" => constraint.as_deref(),
-            Self::Refused { .. } | Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Refused { .. }
+            | Self::Address { .. }
+            | Self::Connect { .. }
+            | Self::Lost { .. }
+            | Self::Program(_) => None,
         }
     }
 
@@ -89,7 +98,7 @@ impl TargetError {
     pub fn line(&self) -> Option<u64> {
         match self {
             Self::Refused { line, .. } => *line,
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => None,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => None,
         }
     }
 
@@ -100,6 +109,9 @@ impl TargetError {
             Self::Connect { transient, .. } => *transient,
             Self::Lost { .. } => true,
             Self::Address { .. } => false,
+            Self::Program(error) => error.can_retry(),
+            Self::Refused { message, .. } if gpfdist::is_too_long(message) => false,
+            Self::Refused { message, .. } if external::is_unseen(message) => true,
             Self::Refused { sqlstate, .. } => {
                 sqlstate.starts_with("08")
                     || ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "58M01"]
@@ -111,7 +123,7 @@ impl TargetError {
     /// Is it the unit's own fault, and no trouble of server or network that others share?
     pub fn is_units_own(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } | Self::Program(_) => false,
             Self::Refused { sqlstate, .. } => {
                 !["08", "38", "40", "53", "55", "57P", "58"].iter().any(|class| sqlstate.starts_with(class))
             }
@@ -122,23 +134,45 @@ impl TargetError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
-            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } => false,
+            Self::Address { .. } | Self::Lost { .. } | Self::Refused { .. } | Self::Program(_) => false,
         }
     }
 
     /// Is it that a row does not fit: its type, length, encoding or number of columns, NOT NULL, a CHECK?
     pub fn is_misfit(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("22") || matches!(state, "23502" | "23514"))
+        match self {
+            Self::Program(error) => error.is_misfit(),
+            Self::Refused { sqlstate, .. } => {
+                sqlstate.starts_with("22") || matches!(sqlstate.as_str(), "23502" | "23514")
+            }
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+        }
+    }
+
+    /// May it be the file that is to blame: a command that read it for a segment (class 38), gpfdist (08006), or rows that
+    /// do not fit?
+    pub fn may_be_the_file(&self) -> bool {
+        match self {
+            Self::Refused { sqlstate, message, .. } => {
+                sqlstate.starts_with("38")
+                    || sqlstate.starts_with("22")
+                    || (sqlstate == "08006" && message.starts_with("gpfdist error"))
+            }
+            Self::Program(error) => error.may_be_the_file(),
+            Self::Address { .. } | Self::Connect { .. } | Self::Lost { .. } => false,
+        }
     }
 
     /// Is it the rows that were refused, so that the same file would be refused again?
     pub fn blames_rows(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
+        self.is_misfit()
+            || self.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
     }
 
     /// What to try.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Program(error) => error.remedy().to_owned(),
             Self::Address { .. } => "correct `target.url` in the inventory or the PG* variables".into(),
             Self::Connect { .. } | Self::Lost { .. } => "try `psql` with the same URL from this host; check \
                  that the server runs, its pg_hba.conf, and PGPASSWORD, PGPASSFILE or ~/.pgpass (mode 0600)"
@@ -147,6 +181,9 @@ impl TargetError {
                 if sqlstate == "42501" && doing == "create the load log" =>
             {
                 "let somebody who may do so: CREATE SCHEMA gpferry AUTHORIZATION <the loading user>".into()
+            }
+            Self::Refused { sqlstate, message, .. } if sqlstate == "08006" => {
+                gpfdist::advice(message).unwrap_or_else(|| remedy(sqlstate)).into()
             }
             Self::Refused { sqlstate, .. } => remedy(sqlstate).into(),
         }

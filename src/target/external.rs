@@ -14,6 +14,8 @@ use crate::sql;
 pub enum Origin<'a> {
     /// Each segment inflates its share of the files itself, out of the mount.
     Mount(&'a [ServedFile]),
+    /// gpfdist serves them under these URLs, no more than there are segments.
+    Gpfdist(&'a [String]),
 }
 
 /// A published file, as segments see it.
@@ -34,11 +36,11 @@ impl ServedFile {
 
 /// A column of an external table.
 #[derive(Debug)]
-struct Column {
-    name: String,
-    type_name: String,
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) type_name: String,
     /// GENERATED ALWAYS AS IDENTITY: takes the file's number only where it is told to.
-    numbered: bool,
+    pub(super) numbered: bool,
 }
 
 impl Session {
@@ -60,6 +62,7 @@ impl Session {
         let segments = self.facts.cluster.as_ref().map_or(1, |cluster| cluster.segments);
         let from = match origin {
             Origin::Mount(files) => execute(files, segments, lot),
+            Origin::Gpfdist(urls) => location(urls),
         };
         self.touch(&create(&name, &columns, &from), "make an external table")?;
         let rows = self.touch(&insert(table, &columns, &name), "take the rows")?;
@@ -81,8 +84,27 @@ impl Session {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
+    /// What gpfdist serves under a URL, by lines: nothing is changed, and the caller rolls back. Every segment has to reach
+    /// it for that.
+    ///
+    /// # Errors
+    /// [`TargetError`], of a segment that does not reach it, or the coordinator.
+    pub fn gpfdist_serves(&mut self, url: &str, run: &str) -> Result<Vec<String>, TargetError> {
+        let name = external_name(run);
+        let columns = [Column { name: "word".into(), type_name: "text".into(), numbered: false }];
+        self.touch(&create(&name, &columns, &location(&[url.to_owned()])), "make an external table")?;
+        let sql = format!("SELECT word FROM {}", sql::ident(&name));
+        let doing = "have the segments read from gpfdist";
+        let rows = self.client.query(sql.as_str(), &[]).map_err(|error| TargetError::of(&error, doing))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// The columns that a file fills, in its order.
-    fn external_columns(&mut self, table: &str, wanted: &[String]) -> Result<Vec<Column>, TargetError> {
+    pub(super) fn external_columns(
+        &mut self,
+        table: &str,
+        wanted: &[String],
+    ) -> Result<Vec<Column>, TargetError> {
         let numbered = if self.facts.has_identities() { "a.attidentity = 'a'" } else { "false" };
         let sql = format!(
             "SELECT CAST(a.attname AS text), format_type(a.atttypid, a.atttypmod), {numbered} FROM pg_attribute a \
@@ -119,8 +141,9 @@ fn external_name(run: &str) -> String {
 fn create(name: &str, columns: &[Column], from: &str) -> String {
     let columns: Vec<String> =
         columns.iter().map(|column| format!("{} {}", sql::ident(&column.name), column.type_name)).collect();
+    let web = if from.starts_with("EXECUTE") { "WEB " } else { "" };
     format!(
-        "CREATE READABLE EXTERNAL WEB TEMP TABLE {} ({}) {from} FORMAT 'csv' ENCODING 'UTF8'",
+        "CREATE READABLE EXTERNAL {web}TEMP TABLE {} ({}) {from} FORMAT 'csv' ENCODING 'UTF8'",
         sql::ident(name),
         columns.join(", ")
     )
@@ -168,6 +191,12 @@ fn inflate(set: &str) -> String {
     )
 }
 
+/// URLs of gpfdist.
+fn location(urls: &[String]) -> String {
+    let urls: Vec<String> = urls.iter().map(|url| sql::literal(url)).collect();
+    format!("LOCATION ({})", urls.join(", "))
+}
+
 /// Every segment says its number and what it reads.
 fn ask_segments(name: &str, file: &ServedFile) -> String {
     let command = format!("w=$(cat {}) || exit 1; echo \"$GP_SEGMENT_ID,$w\"", file.word);
@@ -179,12 +208,27 @@ fn ask_segments(name: &str, file: &ServedFile) -> String {
     )
 }
 
+/// Did a segment's reading process not see yet what its writing process had just made in the same transaction? On a busy
+/// Greenplum 6 it happens to the first statement of a session now and then; the next try finds it.
+pub(super) fn is_unseen(message: &str) -> bool {
+    let by_number =
+        message.strip_prefix("relation with OID ").is_some_and(|rest| rest.ends_with("does not exist"));
+    by_number || message.starts_with("missing pg_exttable entry for relation \"gpferry_read_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn file(path: &str, bytes: u64) -> ServedFile {
         ServedFile::new(Path::new(path), bytes).unwrap()
+    }
+
+    #[test]
+    fn what_a_reader_did_not_see_yet_is_told_from_what_is_not_there() {
+        assert!(is_unseen("relation with OID 89466 does not exist"));
+        assert!(is_unseen("missing pg_exttable entry for relation \"gpferry_read_20261121T210731Z-ac2f\""));
+        assert!(!is_unseen("relation \"public.t\" does not exist"));
     }
 
     #[test]

@@ -40,7 +40,9 @@ impl Session {
                             TargetError::Refused { doing: doing.into(), sqlstate, message, constraint, line }
                         }
                         TargetError::Lost { why, .. } => TargetError::Lost { doing: doing.into(), why },
-                        other @ (TargetError::Address { .. } | TargetError::Connect { .. }) => other,
+                        other @ (TargetError::Address { .. }
+                        | TargetError::Connect { .. }
+                        | TargetError::Program(_)) => other,
                     });
                 }
             }

@@ -80,6 +80,7 @@ fn a_plan_needs_no_server_and_shows_half_open_windows() {
     array  whole table                                fab1:qms^ref^product^all^vddf23648 -> dim.product
 
     4 units to move
+    loading: not known, since the target is not there to say what it is: cannot connect to the target postgresql://loader@127.0.0.1:1/d: 127.0.0.1:1: Connection refused (os error 111)
     ");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "plan leaves nothing behind");
 }

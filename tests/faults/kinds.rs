@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::draw::Draw;
+use crate::greenplum;
 use crate::proxy::{Cut, Proxy};
 use crate::support::Side;
 use crate::world::{FAKE_TIME, World, run, signal};
@@ -105,6 +106,7 @@ impl Kind {
     pub(crate) fn missing(self, world: &World) -> Option<&'static str> {
         match self {
             DropPackets | LosePackets if world.net.is_none() => Some("no network namespaces with nft here"),
+            BounceTarget if greenplum::is_target() => Some("nobody here stops a Greenplum that was brought"),
             ClockBack if !PathBuf::from(FAKE_TIME).exists() => {
                 Some("Debian's package faketime is not installed")
             }

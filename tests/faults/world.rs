@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use postgres::Client;
 
+use crate::greenplum;
 use crate::proxy::Proxy;
 use crate::support::{Case, Lab, Side, lab_with};
 
@@ -158,7 +159,7 @@ impl World {
         };
         let text = format!(
             "version: 1\nmount: {{ path: {} }}\n\
-             target: {{ url: \"postgresql://{}@{address}:{port}/{name}?sslmode=disable\", sessions: 3 }}\n\
+             target: {{ url: \"postgresql://{}@{address}:{port}/{name}?sslmode=disable\", sessions: 3, loader: {} }}\n\
              sources:\n{}{}\
              jobs:\n  ja:\n    source: s\n    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n    tables:\n\
              \x20     - {{ table: public.w, window: {{ column: at, length: 6h }} }}\n\
@@ -168,6 +169,7 @@ impl World {
              \x20     - {{ table: public.other, window: none }}\n      - {{ table: public.keyed, window: none, load: {{ mode: merge }} }}\n{}",
             self.case.mount().display(),
             lab.get("LAB_TARGET_USER"),
+            greenplum::forced_loader().unwrap_or_else(|| "auto".into()),
             source("s", "a", lab.get("LAB_MOUNT_A")),
             source("t", "b", lab.get("LAB_MOUNT_B")),
             small(0..SMALL / 2),
@@ -273,10 +275,18 @@ impl World {
 
     /// Backends of the runner, or of its exports, those at work first.
     pub(crate) fn backends(&mut self, side: Side) -> Vec<i32> {
-        let query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'gpferry%' AND \
-                     backend_type = 'client backend' ORDER BY state <> 'active', pid";
+        // Greenplum 6 shows clients alone, and not which kind of backend each is.
+        let clients = if side == Side::Target && greenplum::is_target() {
+            ""
+        } else {
+            "AND backend_type = 'client backend'"
+        };
+        let query = format!(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'gpferry%' \
+             AND datname = current_database() {clients} ORDER BY state <> 'active', pid"
+        );
         self.session(side)
-            .query(query, &[])
+            .query(query.as_str(), &[])
             .map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(0)).collect())
     }
 

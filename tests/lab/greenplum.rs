@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
@@ -23,6 +24,8 @@ const VARIABLE: &str = "GPFERRY_LAB_GREENPLUM";
 const SEGMENTS: &str = "GPFERRY_LAB_SEGMENTS_USER";
 /// The environment variable that says by which loader every test loads there, as a superuser.
 const LOADER: &str = "GPFERRY_LAB_LOADER";
+/// The environment variable that names an installation with gpfdist and gpload, for this machine: `$GPHOME`.
+const GPHOME: &str = "GPFERRY_LAB_GPHOME";
 
 /// Whether the target of this run is a Greenplum. Where it is not, the tests that need one say so by name.
 pub(crate) fn is_target() -> bool {
@@ -37,12 +40,37 @@ pub(crate) fn is_missing_for(what: &str) -> bool {
     !is_target()
 }
 
+/// Where gpfdist and gpload are. Where nobody says so, what is left out is said once, by name.
+pub(crate) fn gphome(what: &str) -> Option<PathBuf> {
+    static SAID: OnceLock<()> = OnceLock::new();
+    if is_missing_for(what) {
+        return None;
+    }
+    let home = env::var_os(GPHOME).map(PathBuf::from);
+    if home.is_none() {
+        SAID.get_or_init(|| eprintln!("left out without {GPHOME}: all that needs gpfdist or gpload"));
+    }
+    home
+}
+
+/// What `target:` says beside `loader: gpfdist` or `loader: gpload`: where it is, and ports that the lab's servers do not
+/// take.
+pub(crate) fn program(home: &Path, name: &str) -> String {
+    format!("path: {}/bin/{name}, address: 127.0.0.1, ports: 34000-34999", home.display())
+}
+
 /// Whether something about the rights of a user is left out, since all tests load as a superuser; says so there.
 pub(crate) fn loads_as_superuser(what: &str) -> bool {
-    if forced_loader().is_some() {
+    let superuser = forced_loader().is_some_and(|loader| takes_a_superuser(&loader));
+    if superuser {
         eprintln!("left out, since tests load as a superuser by {LOADER}: {what}");
     }
-    forced_loader().is_some()
+    superuser
+}
+
+/// Does this loader load for superusers alone?
+pub(crate) fn takes_a_superuser(loader: &str) -> bool {
+    loader == "segments"
 }
 
 /// The loader that all tests are to use, where one is named.
@@ -140,7 +168,11 @@ pub(crate) fn instead_of_target(lab: &mut HashMap<String, String>) {
     if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = 'loader'", &[]).unwrap().is_none() {
         client.batch_execute("CREATE ROLE loader LOGIN").unwrap();
     }
-    if forced_loader().is_some() {
+    let may = "SELECT 1 FROM pg_roles WHERE rolname = 'loader' AND rolcreaterextgpfd";
+    if client.query_opt(may, &[]).unwrap().is_none() {
+        client.batch_execute("ALTER ROLE loader CREATEEXTTABLE").unwrap();
+    }
+    if forced_loader().is_some_and(|loader| takes_a_superuser(&loader)) {
         lab.insert("LAB_TARGET_USER".to_owned(), admin.clone());
     }
     for (key, value) in

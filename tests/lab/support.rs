@@ -191,12 +191,20 @@ impl Case {
         }
     }
 
-    /// Loads by this loader, as a superuser.
+    /// Loads by this loader; as a superuser where it takes one.
     pub(crate) fn load_by(&self, loader: &str) {
         let (user, admin) = (lab().get("LAB_TARGET_USER"), lab().get("LAB_TARGET_ADMIN"));
         let port = lab().get("LAB_TARGET_PORT");
         let place = format!("@127.0.0.1:{port}/{}\"", self.name);
-        self.edit_inventory(&format!("{user}{place}"), &format!("{admin}{place}, loader: {loader}"));
+        let (by, more) = match loader {
+            "gpfdist" | "gpload" => {
+                let home = greenplum::gphome(loader).expect("GPFERRY_LAB_GPHOME is needed for that");
+                (user, format!(", {loader}: {{ {} }}", greenplum::program(&home, loader)))
+            }
+            other if greenplum::takes_a_superuser(other) => (admin, String::new()),
+            _ => (user, String::new()),
+        };
+        self.edit_inventory(&format!("{user}{place}"), &format!("{by}{place}, loader: {loader}{more}"));
     }
 
     /// Changes the inventory's text.
@@ -308,7 +316,7 @@ pub(crate) fn ran(output: Output) -> Ran {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
     Target,

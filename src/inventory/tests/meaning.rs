@@ -129,9 +129,6 @@ fn what_belongs_together() {
 #[test]
 fn what_this_version_does_not_do_yet() {
     const NOT_YET: &str = "not supported by this version yet";
-    for loader in ["gpfdist", "gpload"] {
-        one("gp6/d", &format!("gp6/d, loader: §{loader}"), "target.loader", NOT_YET);
-    }
     for engine in ["mysql", "tdengine"] {
         one("engine: postgres", &format!("engine: §{engine}"), "sources.fab1.engine", NOT_YET);
     }

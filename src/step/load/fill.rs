@@ -10,7 +10,7 @@ use super::{Cargo, Ground, NotLoaded, failed, fatal_or_failed, reader};
 use crate::csv::{Cutter, Rows};
 use crate::gzip::CheckedReader;
 use crate::step::{Stage, UnitFailure};
-use crate::target::{CopyError, Origin, Session, TargetError};
+use crate::target::{CopyError, Freight, Origin, Session, TargetError};
 
 /// Bytes of a piece, uncompressed.
 const PIECE: usize = 512 * 1024;
@@ -79,6 +79,22 @@ pub(super) fn whole(
             let files = ground.inlets.served(exported)?;
             read_in(session, ground, cargo, table, Origin::Mount(&files))?
         }
+        Inlet::Gpload => {
+            let reader = reader(ground, cargo).map_err(failed)?;
+            let files: Vec<_> = exported.files().map(|(file, _)| file).collect();
+            let freight = Freight {
+                files: &files,
+                columns: &exported.columns,
+                rows: exported.rows,
+                timeout: cargo.unit.entry.load.timeout,
+            };
+            let loaded = ground.inlets.gpload().load(session, table, freight, ground.stop);
+            loaded.map_err(|error| blamed(error, reader))?
+        }
+        Inlet::Gpfdist => {
+            let urls = ground.inlets.urls(session, exported, ground.stop)?;
+            read_in(session, ground, cargo, table, Origin::Gpfdist(&urls))?
+        }
     };
     agree(ground, cargo, rows).map(|()| rows)
 }
@@ -94,20 +110,19 @@ fn read_in(
 ) -> Result<u64, NotLoaded> {
     // Seen by the runner first: a file that was changed is not even begun.
     let reader = reader(ground, cargo).map_err(failed)?;
-    session.read_in(table, &cargo.exported.columns, origin, ground.run, cargo.index).map_err(|error| {
-        match fatal_or_failed(error) {
-            NotLoaded::Failed(failure) if may_be_the_file(&failure) => match reader.drain() {
-                Err(error) => failed(UnitFailure::of_file(&error)),
-                Ok(()) => NotLoaded::Failed(failure),
-            },
-            other => other,
-        }
-    })
+    session
+        .read_in(table, &cargo.exported.columns, origin, ground.run, cargo.index)
+        .map_err(|error| blamed(error, reader))
 }
 
-/// A command that failed (class 38), or rows that do not fit (class 22).
-fn may_be_the_file(failure: &UnitFailure) -> bool {
-    failure.sqlstate.as_deref().is_some_and(|state| state.starts_with("38") || state.starts_with("22"))
+/// What a server could not take, or the file that is to blame for it.
+fn blamed(error: TargetError, reader: CheckedReader) -> NotLoaded {
+    if error.may_be_the_file()
+        && let Err(damage) = reader.drain()
+    {
+        return failed(UnitFailure::of_file(&damage));
+    }
+    fatal_or_failed(error)
 }
 
 /// What a reader hands out of it, which is whole rows, by one COPY.

@@ -10,8 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use super::NotLoaded;
 use crate::inventory::{Inventory, Loader};
 use crate::mount::{Exported, Mount, MountError};
+use crate::remote::ssh::Pool;
 use crate::step::{Stage, UnitFailure};
-use crate::target::{Cluster, Facts, ServedFile, Session, TargetError};
+use crate::stop::Stop;
+use crate::target::{Address, Cluster, Facts, Gpfdist, Gpload, ServedFile, Session, TargetError};
 
 /// From so many segments on they read large files faster than one stream through the coordinator brings them: measured
 /// with two cores, COPY takes two thirds of the time of two segments.
@@ -26,6 +28,10 @@ pub enum Inlet {
     Copy,
     /// An external table whose rows the segments read out of the mount.
     Segments,
+    /// An external table whose rows the segments read from gpfdist, which serves the mount.
+    Gpfdist,
+    /// gpload, into a table of gpferry's own, and on from there.
+    Gpload,
 }
 
 impl fmt::Display for Inlet {
@@ -33,6 +39,8 @@ impl fmt::Display for Inlet {
         f.write_str(match self {
             Self::Copy => "copy",
             Self::Segments => "segments",
+            Self::Gpfdist => "gpfdist",
+            Self::Gpload => "gpload",
         })
     }
 }
@@ -64,13 +72,18 @@ pub type Sight = Result<(), Impossible>;
 /// [`Impossible`] where the inventory demands what the server, or the user's rights, cannot do.
 pub fn way_of_large(loader: Loader, facts: &Facts) -> Result<Choice, Impossible> {
     let copy = |why: &str| Ok(Choice { inlet: Inlet::Copy, why: why.into() });
-    let forced = loader == Loader::Segments;
+    let forced = matches!(loader, Loader::Segments | Loader::Gpfdist | Loader::Gpload);
     let Some(cluster) = facts.cluster.as_ref().filter(|cluster| cluster.segments > 0) else {
         let why = "the target has no segments";
-        return if forced { Err(impossible(why, COPY)) } else { copy(why) };
+        return if forced { Err(impossible(loader, why, COPY)) } else { copy(why) };
     };
     match loader {
-        Loader::Segments if !cluster.superuser => Err(impossible(NO_SUPERUSER, SUPERUSER)),
+        Loader::Segments if !cluster.superuser => Err(impossible(loader, NO_SUPERUSER, SUPERUSER)),
+        Loader::Gpfdist | Loader::Gpload if !cluster.reads_gpfdist => {
+            Err(impossible(loader, NO_RIGHT, RIGHT))
+        }
+        Loader::Gpload => Ok(Choice { inlet: Inlet::Gpload, why: "the inventory says so".into() }),
+        Loader::Gpfdist => Ok(Choice { inlet: Inlet::Gpfdist, why: "the inventory says so".into() }),
         Loader::Segments => Ok(Choice { inlet: Inlet::Segments, why: "the inventory says so".into() }),
         Loader::Auto if !cluster.superuser => copy(NO_SUPERUSER),
         Loader::Auto if cluster.segments < MANY => {
@@ -79,7 +92,7 @@ pub fn way_of_large(loader: Loader, facts: &Facts) -> Result<Choice, Impossible>
         Loader::Auto => {
             Ok(Choice { inlet: Inlet::Segments, why: format!("there are {}", segments(cluster)) })
         }
-        Loader::Copy | Loader::Gpfdist | Loader::Gpload => copy("the inventory says so"),
+        Loader::Copy => copy("the inventory says so"),
     }
 }
 
@@ -88,8 +101,17 @@ const NO_SUPERUSER: &str = "only a superuser may have segments run commands";
 const SUPERUSER: &str =
     "load as a superuser (gpadmin), or write `loader: auto` or `loader: copy` at the target";
 
-fn impossible(why: &str, remedy: &str) -> Impossible {
-    Impossible { why: format!("`loader: segments` is not possible: {why}"), remedy: remedy.into() }
+const NO_RIGHT: &str = "the loading user may not make external tables";
+const RIGHT: &str = "let a superuser say: ALTER ROLE <the loading user> CREATEEXTTABLE; or write `loader: auto` or \
+     `loader: copy` at the target";
+
+fn impossible(loader: Loader, why: &str, remedy: &str) -> Impossible {
+    let loader = match loader {
+        Loader::Gpfdist => "gpfdist",
+        Loader::Gpload => "gpload",
+        Loader::Auto | Loader::Copy | Loader::Segments => "segments",
+    };
+    Impossible { why: format!("`loader: {loader}` is not possible: {why}"), remedy: remedy.into() }
 }
 
 /// `8 segments on 2 hosts`.
@@ -103,6 +125,8 @@ pub fn words(loader: Loader, choice: &Choice) -> String {
     let why = &choice.why;
     match choice.inlet {
         Inlet::Copy => format!("by COPY through the coordinator, since {why}"),
+        Inlet::Gpfdist => format!("the segments read every file from gpfdist, since {why}"),
+        Inlet::Gpload => format!("gpload loads every file into a table of its own, since {why}"),
         Inlet::Segments if loader == Loader::Segments => {
             format!("the segments read every file themselves, since {why}")
         }
@@ -129,6 +153,8 @@ pub fn planned(loader: Loader, facts: &Facts) -> String {
 #[derive(Debug)]
 pub struct Inlets {
     loader: Loader,
+    gpfdist: Gpfdist,
+    gpload: Gpload,
     /// The mount's subdirectory, as the segments' hosts see it.
     root: PathBuf,
     /// What the proof came to, once somebody needed it.
@@ -136,9 +162,15 @@ pub struct Inlets {
 }
 
 impl Inlets {
-    /// Of an inventory.
-    pub fn new(inventory: &Inventory) -> Self {
-        Self { loader: inventory.target.loader, root: Self::root_of(inventory), sight: Mutex::default() }
+    /// Of an inventory, for a run.
+    pub fn new(inventory: &Inventory, target: &Address, run: &str, pool: &Pool) -> Self {
+        Self {
+            loader: inventory.target.loader,
+            gpfdist: Gpfdist::new(inventory, run, pool),
+            gpload: Gpload::new(inventory, target, run, pool),
+            root: Self::root_of(inventory),
+            sight: Mutex::default(),
+        }
     }
 
     /// The mount's subdirectory, as the segments' hosts see it.
@@ -162,7 +194,7 @@ impl Inlets {
             return Ok(Inlet::Copy);
         }
         match way_of_large(self.loader, session.facts()) {
-            Ok(Choice { inlet: Inlet::Copy, .. }) => Ok(Inlet::Copy),
+            Ok(Choice { inlet: inlet @ (Inlet::Copy | Inlet::Gpfdist | Inlet::Gpload), .. }) => Ok(inlet),
             Ok(Choice { inlet: Inlet::Segments, .. }) => match self.sight(session, mount, run)? {
                 Ok(()) => Ok(Inlet::Segments),
                 Err(_) if self.loader == Loader::Auto => Ok(Inlet::Copy),
@@ -195,13 +227,31 @@ impl Inlets {
         Ok(seen)
     }
 
+    /// gpload, for this run.
+    pub(super) fn gpload(&self) -> &Gpload {
+        &self.gpload
+    }
+
+    /// Where segments read a unit's files from gpfdist: under no more URLs than there are segments.
+    pub(super) fn urls(
+        &self,
+        session: &Session,
+        exported: &Exported,
+        stop: &Stop,
+    ) -> Result<Vec<String>, NotLoaded> {
+        let segments = session.facts().cluster.as_ref().map_or(1, |cluster| cluster.segments);
+        let files: Vec<PathBuf> = exported.files().map(|(file, _)| file).collect();
+        self.gpfdist
+            .urls(&files, segments, stop)
+            .map_err(|error| super::fatal_or_failed(TargetError::Program(error)))
+    }
+
     /// A unit's files, as the segments see them.
     pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
         let served =
             exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
-        served
-            .collect::<Option<_>>()
-            .ok_or_else(|| failed(&impossible("the mount's path cannot be written in a command", COPY)))
+        let no = "the mount's path cannot be written in a command";
+        served.collect::<Option<_>>().ok_or_else(|| failed(&impossible(Loader::Segments, no, COPY)))
     }
 }
 
@@ -269,6 +319,34 @@ pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Re
     } else {
         Ok(())
     }
+}
+
+/// Puts a sign up on the mount and has the segments read it from gpfdist. Whatever the session did of it, the caller
+/// rolls back.
+///
+/// # Errors
+/// [`Impossible`] in the words of who could not do it.
+pub fn prove_gpfdist(
+    session: &mut Session,
+    mount: &Mount,
+    gpfdist: &Gpfdist,
+    run: &str,
+) -> Result<(), Impossible> {
+    let of = |error: &TargetError| Impossible { why: error.to_string(), remedy: error.remedy() };
+    let sign =
+        mount.sign(run).map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
+    let urls = gpfdist
+        .urls(&[sign.file()], 1, &Stop::default())
+        .map_err(|error| of(&TargetError::Program(error)))?;
+    let read = session.gpfdist_serves(&urls[0], run).map_err(|error| of(&error))?;
+    if read == [sign.text()] {
+        return Ok(());
+    }
+    Err(Impossible {
+        why: format!("{} is another file than the one that the runner left on the mount", urls[0]),
+        remedy: "let it serve the mount's subdirectory: target.gpfdist.mount, or target.gpfdist.url with the directory"
+            .into(),
+    })
 }
 
 #[cfg(test)]

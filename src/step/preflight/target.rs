@@ -10,8 +10,8 @@ use super::visit::{Loading, SourceVisit, TargetFound, TargetVisit};
 use crate::mount::Mount;
 use crate::names::TableName;
 use crate::step::load::Inlets;
-use crate::step::load::inlet::{Inlet, Unproven, prove, way_of_large};
-use crate::target::{Session, TargetError};
+use crate::step::load::inlet::{Choice, Impossible, Inlet, Unproven, prove, prove_gpfdist, way_of_large};
+use crate::target::{Gpfdist, Session, TargetError};
 
 /// How long the target may take to let us in.
 const TARGET_LIMIT: Duration = Duration::from_secs(20);
@@ -64,6 +64,7 @@ fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetE
     let inventory = ground.inventory;
     let choice = match way_of_large(inventory.target.loader, session.facts()) {
         Ok(choice) if choice.inlet == Inlet::Segments => choice,
+        Ok(choice) if choice.inlet == Inlet::Gpfdist => return through_gpfdist(ground, session, choice),
         Ok(choice) => return Ok(Loading::Chosen(choice)),
         Err(no) => return Ok(Loading::Impossible(no)),
     };
@@ -80,5 +81,27 @@ fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetE
     Ok(match seen {
         Ok(()) => Loading::Chosen(choice),
         Err(no) => Loading::Blind(no.told(&root)),
+    })
+}
+
+/// Whether gpfdist can be had, and the segments reach it: one is started, and ended again.
+fn through_gpfdist(
+    ground: Ground<'_>,
+    session: &mut Session,
+    choice: Choice,
+) -> Result<Loading, TargetError> {
+    let mount = match Mount::open(&ground.inventory.mount) {
+        Ok(mount) => mount,
+        Err(error) => {
+            return Ok(Loading::Blind(Impossible { why: error.to_string(), remedy: error.remedy() }));
+        }
+    };
+    let gpfdist = Gpfdist::new(ground.inventory, ground.run, ground.pool);
+    session.begin()?;
+    let seen = prove_gpfdist(session, &mount, &gpfdist, ground.run);
+    session.rollback()?;
+    Ok(match seen {
+        Ok(()) => Loading::Chosen(choice),
+        Err(no) => Loading::Blind(no),
     })
 }
