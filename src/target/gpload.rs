@@ -33,6 +33,8 @@ const WHAT: &str = "gpload";
 const BEGIN: &str = "gpload_";
 /// How often a load that runs looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long it may take to say which version it is.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long a load may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the end of an INSERT is waited for whose gpload has ended.
@@ -133,7 +135,7 @@ impl Gpload {
         // Held all along, so that no other run takes the table for one that a dead run left
         side.begin()?;
         side.touch(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", staging.table), "hold a table for gpload")?;
-        let said = self.call(&self.control(&staging, &files), freight.timeout, stop);
+        let said = self.call("load", &self.control(&staging, &files), freight.timeout, stop);
         let (rows, done) = settled(&mut side, &staging, freight.timeout)?;
         if rows != freight.rows {
             side.rollback()?;
@@ -210,8 +212,37 @@ impl Gpload {
         .to_string()
     }
 
+    /// Sees whether gpload can be started where it is to run; nothing is loaded.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn look(&self) -> Result<(), ProgramError> {
+        match self.call("version", "{}", LOOK, &Stop::default()) {
+            Ok(said) if said.code == "0" => Ok(()),
+            Ok(said) => Err(ProgramError {
+                what: format!(
+                    "gpload --version ended with exit code {}: {}",
+                    said.code,
+                    said.words.join("; ")
+                ),
+                remedy:
+                    "run gpload --version by hand on its host; it needs the Python of its own installation"
+                        .into(),
+                can_retry: false,
+                misfit: false,
+            }),
+            Err(error) => Err(ProgramError::of(&error)),
+        }
+    }
+
     /// Runs gpload once. What became of it, as far as it says so.
-    fn call(&self, control: &str, timeout: Duration, stop: &Stop) -> Result<Said, SourceError> {
+    fn call(
+        &self,
+        task: &'static str,
+        control: &str,
+        timeout: Duration,
+        stop: &Stop,
+    ) -> Result<Said, SourceError> {
         let mut remote: Box<dyn Remote> = match &self.rule.host {
             None => Box::new(Local::new("this machine")),
             Some(host) => Box::new(self.pool.0.get(&host.parse()?)?),
@@ -223,7 +254,7 @@ impl Gpload {
         for (name, value) in settings.into_iter().chain(path) {
             talk.ask(&Request::Set { name, value });
         }
-        talk.ask(&Request::Query { no: 0, sql: "load".into() });
+        talk.ask(&Request::Query { no: 0, sql: task.into() });
         let (mut said, mut asked, mut told) = (Said::default(), None, false);
         loop {
             if stop.asked() && !told && asked.get_or_insert_with(Instant::now).elapsed() >= GRACE {

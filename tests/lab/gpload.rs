@@ -163,6 +163,7 @@ fn one_that_is_not_there_is_said() {
     let real = gphome("one that is not there").unwrap().join("bin/gpload").display().to_string();
     case.edit_inventory(&real, "/nowhere/gpload");
     case.gpferry(&["run"]).expect(3).says("/nowhere/gpload: command not found").says("target.gpload.path");
+    case.gpferry(&["preflight"]).expect(13).says("target.loader").says("target.gpload.path");
     assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT)), (0, 0));
 }
 
