@@ -183,6 +183,41 @@ fn met(case: &Case, text: &str) -> Child {
 }
 
 #[test]
+fn one_on_another_host_is_run_over_ssh() {
+    let Some(mut case) = case("ssh") else { return };
+    let on_host = format!("{}/{}", lab().get("LAB_MOUNT_A"), case.database());
+    case.edit_inventory("gpload: { ", &format!("gpload: {{ host: gp-a, mount: {on_host}, "));
+    case.gpferry(&["run"]).expect(0).says("1000 rows");
+    case.assert_same("SELECT * FROM t ORDER BY id");
+    assert_eq!(case.count(LEFT), 0);
+}
+
+#[test]
+fn one_that_takes_too_long_is_ended_and_the_limit_named() {
+    let Some(mut case) = case("slow") else { return };
+    case.edit_inventory("window: none }", "window: none, load: { timeout: 3s } }");
+    stand_in(&case, "sleep 100");
+    case.gpferry(&["run"]).expect(3).says("its time limit was reached").says("raise `load.timeout`");
+    assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT)), (0, 0));
+}
+
+#[test]
+fn a_signal_ends_gpload_with_the_run_and_the_file_waits() {
+    let Some(mut case) = case("signal") else { return };
+    case.gpferry(&["export"]).expect(0);
+    let run = met(&case, "HERE; \"$REAL\" \"$@\"");
+    let pid = run.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    let late = std::thread::spawn(move || run.wait_with_output().unwrap());
+    wait_until("the run ends", || late.is_finished());
+    assert_eq!(late.join().unwrap().status.code(), Some(130));
+    let control_files = fs::read_dir(case.path("tmp")).unwrap().count();
+    assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT), control_files), (0, 0, 0));
+    real_again(&case);
+    case.gpferry(&["load"]).expect(0).says("1000 rows");
+}
+
+#[test]
 fn what_a_killed_runner_leaves_goes_by_itself_or_with_the_next_run() {
     let Some(mut case) = case("killed") else { return };
     case.gpferry(&["export"]).expect(0);
