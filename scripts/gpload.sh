@@ -13,7 +13,7 @@
 # looks at the table.
 
 readonly VERSION=1.0.0
-readonly WORTH_HEARING='[|](ERROR|WARN)[|]|Traceback|unable to import|(Syntax|Import|ModuleNotFound)Error|not found|[Ee]rror while loading'
+readonly WORTH_HEARING='[|](ERROR|WARN)[|]|^CONTEXT:  External table|Traceback|unable to import|(Syntax|Import|ModuleNotFound)Error|not found|[Ee]rror while loading'
 
 control='' began=0 task=''
 
