@@ -259,10 +259,11 @@ next_request() {
     until IFS= read -r rest <&4 && [[ $rest != *"$EOF_MARK" ]]; do
         line+=$rest
         ! stopping || return 1
-        if ((polls == 1)); then small_drain; fi
+        if ((polls == 5)); then small_drain; fi
         if ((polls % 50 == 49)) && ! kill -0 "$supervisor" 2>/dev/null; then orphaned; fi
         polls=$((polls + 1))
-        nap 0.02
+        # who asks one thing after another waits for this each time
+        if ((polls < 40)); then nap 0.004; else nap 0.02; fi
     done
     line+=$rest
 }
@@ -281,12 +282,26 @@ accept_setting() {
     local name=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
     small_drain
     case $name in
-        PGHOST | PGPORT | PGUSER | PGDATABASE | PGAPPNAME) export "$name=$value"; session_forget ;;
-        PSQL) psql=${value:-psql}; session_forget ;;
+        PGHOST | PGPORT | PGUSER | PGDATABASE)
+            [[ ${!name-} == "$value" ]] || session_forget
+            export "$name=$value"
+            ;;
+        PGAPPNAME)
+            if [[ ${PGAPPNAME-} != "$value" ]]; then
+                export PGAPPNAME=$value
+                if [[ $value =~ ^[A-Za-z0-9\ _.-]*$ ]]; then session_set "application_name = '$value'"; else session_forget; fi
+            fi
+            ;;
+        PSQL)
+            [[ $psql == "${value:-psql}" ]] || session_forget
+            psql=${value:-psql}
+            ;;
         UNIT_TIMEOUT)
             [[ $value =~ ^[0-9]{0,7}$ ]] || misuse
-            unit_timeout=$value
-            session_forget
+            if [[ $unit_timeout != "$value" ]]; then
+                unit_timeout=$value
+                if [[ -n $value ]]; then session_set "statement_timeout = $((10#$value * 1000))"; else session_forget; fi
+            fi
             ;;
         MOUNT)
             [[ $value == /* ]] || misuse
@@ -298,8 +313,9 @@ accept_setting() {
             ;;
         SNAPSHOT)
             [[ $value =~ ^(|new|[0-9A-Fa-f-]{1,64})$ ]] || misuse
+            [[ -z $snapshot ]] || session_forget
             snapshot=$value
-            session_forget
+            [[ -z $snapshot || -z $psql_pid ]] || session_still || session_refused
             ;;
         SMALL)
             small=$value
@@ -491,9 +507,13 @@ session_open() {
     session_start -w && return 0
     # psql before 8.4 does not know -w, and without a terminal it has nobody to ask for a password
     [[ $why == *option* ]] && session_start && return 0
+    session_refused
+    return 1
+}
+
+session_refused() {
     session_close
     refusal=$why refusal_state=$state refusal_code=$code
-    return 1
 }
 
 session_start() {   # [-w]
@@ -551,6 +571,14 @@ session_close() {
 }
 
 session_forget() { session_close; refusal=''; }
+
+# Changes the session that is open; where it does not take that, the next one has it from its start.
+session_set() {   # NAME = VALUE
+    refusal=''
+    [[ -n $psql_pid ]] || return 0
+    printf "SET %s;\n\\\\echo $mark set.\n" "$1" >&7 2>/dev/null
+    await set && [[ -z $troubled ]] || session_forget
+}
 
 # Reads what psql says up to the mark $1. Sets copied (rows, or nothing), troubled, state, said. When the
 # session is gone it returns 1, with code and why.

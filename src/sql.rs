@@ -37,6 +37,20 @@ pub fn shell_word(text: &str) -> Option<String> {
     Some(format!("'{}'", text.replace('\'', "'\"'\"'")))
 }
 
+/// Texts as one array. Source: PostgreSQL, "Array Input and Output Syntax".
+pub fn array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let element = |text: &str| {
+        let is_plain =
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_plain && !text.eq_ignore_ascii_case("null") {
+            return text.to_owned();
+        }
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    };
+    let elements: Vec<String> = texts.into_iter().map(element).collect();
+    format!("CAST({} AS text[])", literal(&format!("{{{}}}", elements.join(","))))
+}
+
 /// Does this SQLSTATE say that a statement was cancelled, by its time limit or by somebody? Greenplum has a second one
 /// for it, for when its segments were at work.
 pub fn is_cancelled(sqlstate: &str) -> bool {

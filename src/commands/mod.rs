@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::cli::{Cli, Command, Common, Format, Narrow, Planned, Select};
+use crate::engine::talks::Talks;
 use crate::engine::{prepare, slices};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -132,7 +133,7 @@ fn look(
     inventory: &Inventory,
     selection: &Selection,
     facts: &mut Facts,
-    pool: &Pool,
+    pool: &Talks,
     stop: &Stop,
     now: Timestamp,
 ) -> Looked {
@@ -153,7 +154,7 @@ fn look(
 fn catalog(
     inventory: &Inventory,
     selection: &Selection,
-    pool: &Pool,
+    pool: &Talks,
     stop: &Stop,
 ) -> (Catalog, Vec<(String, SourceError)>) {
     let sources = plan::sources_with_globs(inventory, selection);
@@ -208,8 +209,8 @@ fn ledger_path(common: &Common) -> PathBuf {
     common.ledger.clone().unwrap_or_else(|| common.inventory.with_extension("ledger.sqlite"))
 }
 
-fn pool(common: &Common) -> Pool {
-    Pool::new(ssh_options(common))
+fn pool(common: &Common) -> Talks {
+    Talks::new(Pool::new(ssh_options(common)))
 }
 
 fn ssh_options(common: &Common) -> Options {

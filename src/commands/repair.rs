@@ -15,6 +15,7 @@ use super::run::{STOP_LIMIT, lock_jobs, refuse, run_id};
 use super::{check_tables, facts, ledger_path, pool, print, print_json, selection, width};
 use crate::cli::{Common, Format, Repair};
 use crate::engine::compare::{Ground as Looking, compare};
+use crate::engine::talks::Talks;
 use crate::engine::{Ground, Halves, Outcome, ask as ask_both, execute, remains};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -23,7 +24,6 @@ use crate::ledger::{Ledger, Run};
 use crate::mount::Mount;
 use crate::plan::{Comparison, Plan, Selection, Windows, compared};
 use crate::progress::{Comparing, Progress, Screen};
-use crate::remote::ssh::Pool;
 use crate::report::count;
 use crate::report::repair::{Fate, Mended, json, text};
 use crate::step::UnitFailure;
@@ -42,7 +42,7 @@ struct World<'a> {
     inventory: &'a Inventory,
     selection: &'a Selection,
     target: &'a Address,
-    pool: &'a Pool,
+    pool: &'a Talks,
     stop: &'a Stop,
     screen: &'a Screen,
     /// No progress is shown.

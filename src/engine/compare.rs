@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use jiff::Timestamp;
 
 use super::prepare::{Asked, ask_about, host};
+use super::talks::Talks;
 use super::{asked_again, locked, pause};
 use crate::canon::{Dialect, Family, Sides};
 use crate::failure::Failure;
 use crate::inventory::{Inventory, Source};
 use crate::names::TableName;
 use crate::plan::Comparison;
-use crate::remote::ssh::{Pool, Pooled};
+use crate::remote::ssh::Pooled;
 use crate::source::keys::{ENCODING, list_keys, read_key};
 use crate::source::postgres::{self, Described, SourceColumn, SourceTable};
 use crate::source::{Bounds, SourceError};
@@ -52,7 +53,7 @@ pub struct Ground<'a> {
     /// How the target is reached.
     pub target: &'a Address,
     /// SSH sessions.
-    pub pool: &'a Pool,
+    pub pool: &'a Talks,
     /// Whether to stop.
     pub stop: &'a Stop,
     /// Digests of everything?
@@ -102,6 +103,8 @@ pub fn compare(
         (there.join().unwrap_or_else(lost), sources)
     });
     let (target, seen) = asked.map_err(Failure::Target)?;
+    // Each table has a conversation of its own: one more would be more than a source may have.
+    ground.pool.leave_all();
     let shared = Shared { ground, target: &target, seen: &seen, cancellers: Mutex::default() };
     let (tell, told) = unbounded();
     let permits: (Sender<()>, Receiver<()>) = bounded(ground.inventory.target.sessions.max(1));
@@ -158,7 +161,7 @@ struct SourceSeen {
 
 fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
     let wanted = ground.comparison.tables.iter().map(|one| (one.source.as_str(), &one.table));
-    ask_about(ground.inventory, wanted, ground.pool, ground.stop, |_, mut questions, facts, tables| {
+    ask_about(ground.inventory, wanted, ground.pool, ground.stop, |_, questions, facts, tables| {
         let mut encoding = String::new();
         questions.ask(ENCODING.into(), "asking for its encoding", |row| encoding = row.to_owned())?;
         let (version, segments) = (facts.version, facts.greenplum);
@@ -184,7 +187,6 @@ fn ask_sources(ground: Ground<'_>) -> Asked<SourceSeen> {
                 }
             })?;
         }
-        questions.end()?;
         Ok(SourceSeen { tables: described.into_tables(), ..seen })
     })
 }

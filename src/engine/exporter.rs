@@ -14,7 +14,7 @@ use crate::engine::Halves;
 use crate::inventory::Source;
 use crate::mount::Manifest;
 use crate::remote::ssh::Pooled;
-use crate::source::{Script, SourceError};
+use crate::source::{Line, Script, SourceError};
 use crate::step::export::{self, Order, Outcome, export};
 use crate::step::snapshot::Ticket;
 use crate::step::{Stage, UnitFailure};
@@ -268,9 +268,21 @@ impl<'a> Exporter<'a> {
         }
         let mut again: Vec<usize> = batch.iter().map(|order| order.index).collect();
         let mut retry = Vec::new();
-        let mut remote = match self.remote.take().map_or_else(|| self.connect(), Ok) {
+        let kept =
+            if self.remote.is_none() && attempt == 1 { self.ground.pool.take(self.source) } else { None };
+        let connected = match (kept.is_some(), self.remote.take()) {
+            (true, _) => Ok(None),
+            (false, Some(remote)) => Ok(Some(remote)),
+            (false, None) => self.connect().map(Some),
+        };
+        let mut remote = match connected {
             Ok(remote) => remote,
             Err(error) => return (again, Some(error)),
+        };
+        let line = match (kept, &mut remote) {
+            (Some(talk), _) => Line::Kept(Box::new(talk)),
+            (None, Some(remote)) => Line::New(remote),
+            (None, None) => unreachable!("there is one or the other"),
         };
         let ground = export::Ground {
             source: self.source,
@@ -281,7 +293,7 @@ impl<'a> Exporter<'a> {
             run: &self.ground.run.id,
             stop: self.ground.stop,
         };
-        let ended = export(ground, &mut remote, attempt, batch, ticket, |index, outcome| {
+        let ended = export(ground, line, attempt, batch, ticket, |index, outcome| {
             again.retain(|&other| other != index);
             match outcome {
                 Outcome::Exported { exported, took } => {
@@ -301,7 +313,7 @@ impl<'a> Exporter<'a> {
         });
         match ended {
             Ok(()) => {
-                self.remote = Some(remote);
+                self.remote = remote;
                 (retry, None)
             }
             Err(error) if again.is_empty() => {

@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::prepare::{self, Asked, SourceCatalog};
+use super::talks::Talks;
 use crate::inventory::{Engine, ExportMethod, Inventory, Source};
 use crate::mount::Mount;
 use crate::names::TableName;
 use crate::plan::{Change, Note, Plan};
-use crate::remote::ssh::Pool;
 use crate::source::segments::{self, Choice, Facts, Seen, Wanted};
 use crate::source::{Questions, SourceError};
 use crate::step::export::{BySegments, Order};
@@ -30,7 +30,7 @@ pub(super) struct Sight<'a> {
 pub(super) struct Asking<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) sight: Option<Sight<'a>>,
-    pub(super) pool: &'a Pool,
+    pub(super) pool: &'a Talks,
     pub(super) stop: &'a Stop,
 }
 
@@ -155,7 +155,7 @@ fn ask<'a>(asking: Asking<'_>, units: impl Iterator<Item = &'a Unit>) -> Asked<S
     let Asking { inventory, sight, pool, stop } = asking;
     let asked = |unit: &&Unit| inventory.source(&unit.key.source).is_some_and(is_asked);
     let wanted = units.filter(asked).map(|unit| (&*unit.key.source, &unit.table));
-    prepare::ask_about(inventory, wanted, pool, stop, |source, mut questions, server, tables| {
+    prepare::ask_about(inventory, wanted, pool, stop, |source, questions, server, tables| {
         let (version, greenplum) = (server.version, server.greenplum);
         let none = Facts {
             version,
@@ -175,10 +175,9 @@ fn ask<'a>(asking: Asking<'_>, units: impl Iterator<Item = &'a Unit>) -> Asked<S
             })?;
             let can = said.facts.superuser && said.facts.may_execute && said.facts.primaries > 0;
             if let Some(sight) = sight.filter(|_| can) {
-                said.seen = look(&mut questions, source, sight, said.facts.primaries)?;
+                said.seen = look(questions, source, sight, said.facts.primaries)?;
             }
         }
-        questions.end()?;
         Ok(said)
     })
 }

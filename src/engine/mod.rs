@@ -6,6 +6,7 @@
 //! unit's state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,15 +18,16 @@ use crate::failure::Failure;
 use crate::inventory::{Hours, Inventory};
 use crate::ledger::{Ledger, Run};
 use crate::mount::{Exported, Mount};
+use crate::names::TableName;
 use crate::owed::OwedKey;
 use crate::plan::{Plan, Selection};
-use crate::remote::ssh::Pool;
 use crate::step::export::Order;
 use crate::step::load::{Anew, How, Inlets, found};
 use crate::stop::Stop;
-use crate::target::{Address, Session, TargetError};
+use crate::target::{Address, Session, TargetError, TargetTable};
 use crate::unit::Unit;
 
+mod ahead;
 mod book;
 pub mod compare;
 mod crowd;
@@ -39,12 +41,14 @@ pub mod prepare;
 pub mod remains;
 pub mod slices;
 pub mod tables;
+pub mod talks;
 
 use book::Book;
 pub use book::Fate;
 pub use event::{Event, What};
 use methods::{Asking, Methods, Sight};
 use prepare::{Asked, SourceCatalog};
+use talks::Talks;
 
 /// Which halves of a run are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,7 @@ pub struct Ground<'a> {
     /// How the target is reached.
     pub target: &'a Address,
     /// SSH sessions.
-    pub pool: &'a Pool,
+    pub pool: &'a Talks,
     /// Whether to stop.
     pub stop: &'a Stop,
     /// Which halves are done.
@@ -179,15 +183,26 @@ pub struct Answers {
 /// [`Failure`] where nothing can go on: no target, no ledger.
 pub fn ask(ground: Ground<'_>, ledger: &mut Ledger) -> Result<(Answers, Option<Plan>), Failure> {
     let Ground { plan, inventory, run, pool, stop, .. } = ground;
-    let (already, owed) = ask_target(ground, &ledger.owed_keys(&run.target_url)?)?;
-    let left: Vec<usize> = (0..plan.units.len()).filter(|index| !already.contains_key(index)).collect();
-    let (ready, mut to_export) = book::resumable(plan, ledger, left, ground.halves)?;
+    let remembered = ledger.owed_keys(&run.target_url)?;
+    let (mut ready, mut to_export) =
+        book::resumable(plan, ledger, (0..plan.units.len()).collect(), ground.halves)?;
+    let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
+    let counted = nulls::counted(ledger, run.started_at)?;
+    // Both sides at once: what the target turns out to have already was described for nothing.
+    let (asked, sources) = std::thread::scope(|scope| {
+        let describe = || prepare::describe(inventory, &units, &counted, pool, stop);
+        let describing = (!units.is_empty()).then(|| scope.spawn(describe));
+        let asked = ask_target(ground, &remembered);
+        (asked, describing.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let (already, owed) = asked?;
+    ready.retain(|shipment| !already.contains_key(&shipment.index));
+    to_export.retain(|index| !already.contains_key(index));
+    let sources = sources.unwrap_or_default();
     if to_export.is_empty() {
         return Ok((Answers { already, ready, owed, ..Answers::default() }, None));
     }
-    let units: Vec<_> = to_export.iter().map(|&index| &plan.units[index]).collect();
-    let counted = nulls::counted(ledger, run.started_at)?;
-    let sources = prepare::describe(inventory, &units, &counted, pool, stop);
+    ahead::begin(ground, &to_export, &sources);
     nulls::note(ledger, &sources, run.started_at)?;
     let mut answers = Answers { already, ready, sources, owed, ..Answers::default() };
     let sliced = slices::slice(inventory, plan, &to_export, &answers.sources, Some(ledger), pool, stop)?;
@@ -298,28 +313,45 @@ fn orders_of<'a>(
     let today = run.started_at.to_zoned(inventory.timezone.clone()).date();
     let mut orders = Vec::with_capacity(to_export.len());
     let mut making = prepare::Orders::new(inventory, sources, today);
+    std::thread::scope(|scope| {
+        // In pieces, so that the target's catalog is never whole in memory; the next piece while this one is looked at.
+        let (answer, answers) = bounded(0);
+        let ground = book.ground;
+        scope.spawn(move || describe_targets(ground, to_export, &answer));
+        for (some, targets) in to_export.chunks(DESCRIBED).zip(answers) {
+            let targets = targets?;
+            if stop.asked() {
+                break;
+            }
+            for &index in some {
+                let made = making.order(index, &plan.units[index], &targets);
+                match made.and_then(|order| methods.apply(order, sources)) {
+                    Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
+                    Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
+                }
+            }
+        }
+        Ok((orders, unreached))
+    })
+}
+
+type Targets = HashMap<TableName, TargetTable>;
+
+/// Describes the target's tables of these units, piece by piece, for as long as somebody takes the answers.
+fn describe_targets(ground: Ground<'_>, units: &[usize], answer: &Sender<Result<Targets, TargetError>>) {
     let mut open = None;
-    // In pieces, so that the target's catalog is never whole in memory.
-    for some in to_export.chunks(DESCRIBED) {
-        let tables: Vec<_> = some.iter().map(|&index| &plan.units[index].target).collect();
-        let targets = asked_again(stop, || {
-            let mut session = open.take().map_or_else(|| session(book.ground), Ok)?;
+    for some in units.chunks(DESCRIBED) {
+        let tables: Vec<_> = some.iter().map(|&index| &ground.plan.units[index].target).collect();
+        let targets = asked_again(ground.stop, || {
+            let mut session = open.take().map_or_else(|| session(ground), Ok)?;
             let tables = session.tables(&tables)?;
             open = Some(session);
             Ok(tables)
-        })?;
-        if stop.asked() {
-            break;
-        }
-        for &index in some {
-            let made = making.order(index, &plan.units[index], &targets);
-            match made.and_then(|order| methods.apply(order, sources)) {
-                Ok(order) => orders.push(Order { slice_of: slice_of.get(&index).copied(), ..order }),
-                Err(failure) => book.note(Event { unit: index, what: What::Failed(failure) }, listen)?,
-            }
+        });
+        if answer.send(targets).is_err() || ground.stop.asked() {
+            return;
         }
     }
-    Ok((orders, unreached))
 }
 
 /// Units whose target tables are described at once.

@@ -8,14 +8,15 @@ use std::time::Duration;
 use jiff::civil::Date;
 use rayon::prelude::*;
 
+use super::talks::Talks;
 use super::{ASKED, pause};
 use crate::alike::Alike;
 use crate::inventory::{Inventory, Source};
 use crate::mount::Columns;
 use crate::names::TableName;
 use crate::plan::{self, Catalog, IdColumn, WantedIds};
-use crate::remote::ssh::{HostText, Pool};
-use crate::remote::{Remote, RemoteError};
+use crate::remote::RemoteError;
+use crate::remote::ssh::HostText;
 use crate::source::nulls::{self, Nulls};
 use crate::source::postgres::{self, Described, SourceColumn, SourceFacts, SourceTable};
 use crate::source::{Bounds, Questions, Script, SourceError, rows};
@@ -69,19 +70,31 @@ pub type Unasked = (String, SourceError);
 /// A column's lowest and highest id.
 pub type Span = (IdColumn, Option<(i64, i64)>);
 
-/// Asks every source in parallel. A source that cannot be reached does not hold the others up.
+/// Asks every source in parallel, in a conversation that was left open where there is one. A source that cannot be reached
+/// does not hold the others up.
 fn ask_each<T: Send>(
     sources: Vec<&Source>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
-    ask: impl Fn(&Source, &mut dyn Remote, &Script) -> Result<T, SourceError> + Sync,
+    name: &str,
+    ask: impl Fn(&Source, &mut Questions<'static>) -> Result<T, SourceError> + Sync,
 ) -> Asked<T> {
     let asked = |source: &&Source| {
         let script = Script::greenplum();
         let once = || {
-            let mut remote = pool.get(&host(source)?)?;
-            script.ensure(&mut remote)?;
-            ask(source, &mut remote, &script)
+            let talk = match talks.take(source) {
+                Some(talk) => talk,
+                None => {
+                    script.ensure(&mut talks.get(&host(source)?)?)?;
+                    talks.take_or_begin(source, &script)?
+                }
+            };
+            let mut questions = Questions::go_on(talk, source, name, bounds(stop));
+            let answer = ask(source, &mut questions)?;
+            if let Some(talk) = questions.into_talk() {
+                talks.keep(source, talk);
+            }
+            Ok(answer)
         };
         let mut attempt = 1;
         loop {
@@ -119,14 +132,12 @@ pub(super) fn host(source: &Source) -> Result<HostText, SourceError> {
 }
 
 /// Lists the tables of sources, for the globs of a plan; and the sources that could not be asked.
-pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<Unasked>) {
-    let asked = ask_each(sources, pool, stop, |source, remote, script| {
-        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
+pub fn list(sources: Vec<&Source>, talks: &Talks, stop: &Stop) -> (Catalog, Vec<Unasked>) {
+    let asked = ask_each(sources, talks, stop, "catalog", |_, questions| {
         let mut tables = Vec::new();
         questions.ask(postgres::list_tables(), "listing its tables", |row| {
             tables.extend(postgres::read_table_name(row));
         })?;
-        questions.end()?;
         Ok(tables)
     });
     let (mut catalog, mut unlisted) = (Catalog::new(), Vec::new());
@@ -144,13 +155,12 @@ pub fn list(sources: Vec<&Source>, pool: &Pool, stop: &Stop) -> (Catalog, Vec<Un
 pub fn ids(
     inventory: &Inventory,
     wanted: &[WantedIds],
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> (Vec<Span>, Vec<Unasked>) {
     let is_asked = |source: &&Source| wanted.iter().any(|one| one.column.source == source.name);
     let sources = inventory.sources.iter().filter(is_asked).collect();
-    let asked = ask_each(sources, pool, stop, |source, remote, script| {
-        let mut questions = Questions::begin(remote, script, source, "ids", bounds(stop))?;
+    let asked = ask_each(sources, talks, stop, "catalog", |source, questions| {
         let mut seen = Vec::new();
         for one in wanted.iter().filter(|one| one.column.source == source.name) {
             let mut span = None;
@@ -163,7 +173,6 @@ pub fn ids(
                 Err(error) => return Err(error),
             }
         }
-        questions.end()?;
         Ok(seen)
     });
     let (mut seen, mut failed) = (Vec::new(), Vec::new());
@@ -176,28 +185,33 @@ pub fn ids(
     (seen, failed)
 }
 
-/// Asks each source about those of these tables that are its own, once it has said what server it is. `ask` ends the
-/// questions.
+/// Asks each source about those of these tables that are its own, once it has said what server it is.
 pub(super) fn ask_about<'a, T: Send>(
     inventory: &Inventory,
     wanted: impl Iterator<Item = (&'a str, &'a TableName)>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
-    ask: impl Fn(&Source, Questions<'_>, SourceFacts, &[&TableName]) -> Result<T, SourceError> + Sync,
+    ask: impl Fn(&Source, &mut Questions<'static>, SourceFacts, &[&TableName]) -> Result<T, SourceError> + Sync,
 ) -> Asked<T> {
     let mut by_source: BTreeMap<&str, BTreeSet<&TableName>> = BTreeMap::new();
     for (source, table) in wanted {
         by_source.entry(source).or_default().insert(table);
     }
     let sources = inventory.sources.iter().filter(|source| by_source.contains_key(source.name.as_str()));
-    ask_each(sources.collect(), pool, stop, |source, remote, script| {
+    ask_each(sources.collect(), talks, stop, "catalog", |source, questions| {
         let tables: Vec<&TableName> =
             by_source.get(source.name.as_str()).into_iter().flatten().copied().collect();
-        let mut questions = Questions::begin(remote, script, source, "catalog", bounds(stop))?;
-        let mut facts = SourceFacts { version: 0, greenplum: false };
-        questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
-            facts = postgres::read_facts(row);
-        })?;
+        let facts = match talks.facts(source) {
+            Some(facts) => facts,
+            None => {
+                let mut facts = SourceFacts { version: 0, greenplum: false };
+                questions.ask(postgres::FACTS.into(), "asking what the database is", |row| {
+                    facts = postgres::read_facts(row);
+                })?;
+                talks.note_facts(source, facts);
+                facts
+            }
+        };
         ask(source, questions, facts, &tables)
     })
 }
@@ -207,11 +221,11 @@ pub fn describe(
     inventory: &Inventory,
     units: &[&Unit],
     counted: &HashSet<IdColumn>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Asked<SourceCatalog> {
     let wanted = units.iter().map(|unit| (&*unit.key.source, &unit.table));
-    ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
+    ask_about(inventory, wanted, talks, stop, |source, questions, facts, tables| {
         let mut described = Described::of(tables.len());
         for some in tables.chunks(AT_ONCE) {
             let sql = postgres::describe_tables(facts, some, true);
@@ -225,14 +239,16 @@ pub fn describe(
                 }
                 asked => asked?,
             }
-            questions.ask(postgres::list_ancestors(some), "reading its partitions", |row| {
-                described.take_ancestor(row);
-            })?;
+            let children = described.take_children();
+            if !children.is_empty() {
+                let sql = postgres::list_ancestors(&children.iter().collect::<Vec<_>>());
+                questions.ask(sql, "reading its partitions", |row| described.take_ancestor(row))?;
+            }
         }
         let tables = described.into_tables();
         let mut catalog = SourceCatalog { facts: Some(facts), tables, ..SourceCatalog::default() };
         let wanted = super::nulls::wanted(source, units, &catalog.tables, counted);
-        match nulls::count(&mut questions, wanted.iter().map(|(table, column)| (*table, *column))) {
+        match nulls::count(questions, wanted.iter().map(|(table, column)| (*table, *column))) {
             Ok(nulls) => catalog.nulls = nulls,
             // What was asked for is known: this was only a look.
             Err(error) => {
@@ -240,7 +256,6 @@ pub fn describe(
                 return Ok(catalog);
             }
         }
-        questions.end()?;
         Ok(catalog)
     })
 }

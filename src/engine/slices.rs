@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::methods;
 use super::prepare::{self, Asked, SourceCatalog};
+use super::talks::Talks;
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::TableName;
 use crate::plan::slices::{Size, Uncut, cut, may_be_cut};
 use crate::plan::{Change, Note, Plan};
-use crate::remote::ssh::Pool;
 use crate::source::postgres::SourceFacts;
 use crate::source::{SourceError, statistics};
 use crate::stop::Stop;
@@ -37,7 +37,7 @@ pub fn slice(
     among: &[usize],
     described: &Asked<SourceCatalog>,
     ledger: Option<&Ledger>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Result<Option<Sliced>, LedgerError> {
     let (mut wanted, mut notes) = (Vec::new(), BTreeSet::new());
@@ -54,7 +54,7 @@ pub fn slice(
     let sizes = if wanted.is_empty() {
         BTreeMap::new()
     } else {
-        ask(inventory, wanted.iter().map(|&index| &plan.units[index]), pool, stop)
+        ask(inventory, wanted.iter().map(|&index| &plan.units[index]), talks, stop)
     };
     for (source, error) in sizes.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
         log::warn!(
@@ -121,22 +121,22 @@ pub fn of_plan(
     inventory: &Inventory,
     plan: &Plan,
     ledger: Option<&Ledger>,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Result<Option<Plan>, LedgerError> {
     let among: Vec<usize> = (0..plan.units.len()).filter(|&index| !plan.units[index].waits).collect();
     let units: Vec<&Unit> = among.iter().map(|&index| &plan.units[index]).collect();
-    let described = prepare::describe(inventory, &units, &HashSet::new(), pool, stop);
+    let described = prepare::describe(inventory, &units, &HashSet::new(), talks, stop);
     for (source, error) in described.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().err()?))) {
         log::warn!("source {source} was not asked how large its tables are: {error}");
     }
-    let sliced = slice(inventory, plan, &among, &described, ledger, pool, stop)?;
+    let sliced = slice(inventory, plan, &among, &described, ledger, talks, stop)?;
     let (mut plan, of) = match sliced {
         Some(Sliced { plan, of, .. }) => (plan, of),
         None => (plan.clone(), HashMap::new()),
     };
     let among: Vec<usize> = (0..plan.units.len()).filter(|&index| !plan.units[index].waits).collect();
-    let asking = methods::Asking { inventory, sight: None, pool, stop };
+    let asking = methods::Asking { inventory, sight: None, pool: talks, stop };
     let chosen = methods::choose(asking, &plan, &among, &of, &described);
     plan.notes.extend(chosen.notes);
     Ok(Some(plan))
@@ -160,7 +160,7 @@ type Sizes = (SourceFacts, HashMap<TableName, Size>);
 fn ask<'a>(
     inventory: &Inventory,
     units: impl Iterator<Item = &'a Unit> + Clone,
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
 ) -> Asked<Sizes> {
     let mut columns: HashMap<(&str, &TableName), BTreeSet<&str>> = HashMap::new();
@@ -169,7 +169,7 @@ fn ask<'a>(
         of.extend(unit.rows.measure.column());
     }
     let wanted = units.map(|unit| (&*unit.key.source, &unit.table));
-    prepare::ask_about(inventory, wanted, pool, stop, |source, mut questions, facts, tables| {
+    prepare::ask_about(inventory, wanted, talks, stop, |source, questions, facts, tables| {
         let mut sizes = HashMap::new();
         for &table in tables {
             let others: Vec<&str> =
@@ -185,7 +185,6 @@ fn ask<'a>(
                 Err(error) => return Err(error),
             }
         }
-        questions.end()?;
         Ok((facts, sizes))
     })
 }

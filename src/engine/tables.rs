@@ -7,12 +7,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::prepare::{Asked, ask_about};
+use super::talks::Talks;
 use crate::failure::Failure;
 use crate::inventory::Inventory;
 use crate::names::TableName;
 use crate::owed::OwedKey;
 use crate::plan::Needed;
-use crate::remote::ssh::Pool;
 use crate::source::SourceError;
 use crate::source::definition::{Definition, Definitions, define_tables};
 use crate::step::check::CheckError;
@@ -61,7 +61,7 @@ pub fn create_missing(
     session: &mut Session,
     inventory: &Inventory,
     needed: &[Needed],
-    pool: &Pool,
+    talks: &Talks,
     stop: &Stop,
     can_wait: CanWait<'_>,
 ) -> Result<Tables, Failure> {
@@ -72,7 +72,7 @@ pub fn create_missing(
     if missing.is_empty() {
         return Ok(tables);
     }
-    let sources = define(inventory, &missing, pool, stop);
+    let sources = define(inventory, &missing, talks, stop);
     tables.no_source_reached =
         sources.values().all(|asked| asked.as_ref().is_err_and(SourceError::is_unreachable));
     let canceller = session.canceller();
@@ -126,15 +126,14 @@ pub(super) fn cancel_on(stop: &Stop, canceller: &Canceller, done: &Receiver<()>)
 }
 
 /// Asks every source how its tables are made.
-fn define(inventory: &Inventory, missing: &[&Needed], pool: &Pool, stop: &Stop) -> Sources {
+fn define(inventory: &Inventory, missing: &[&Needed], talks: &Talks, stop: &Stop) -> Sources {
     let wanted = missing.iter().map(|one| (one.source.as_str(), &one.table));
-    ask_about(inventory, wanted, pool, stop, |_, mut questions, facts, tables| {
+    ask_about(inventory, wanted, talks, stop, |_, questions, facts, tables| {
         let mut definitions = Definitions::default();
         for some in tables.chunks(AT_ONCE) {
             let sql = define_tables(facts, some);
             questions.ask(sql, "asking how its tables are made", |row| definitions.take(row))?;
         }
-        questions.end()?;
         Ok(definitions.finish())
     })
 }

@@ -41,7 +41,7 @@ pub trait Remote: Send {
 }
 
 /// One running command.
-pub trait Channel {
+pub trait Channel: Send {
     /// Queues bytes for its stdin; they leave during [`Channel::poll`].
     fn send(&mut self, bytes: &[u8]);
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::SourceError;
 use super::protocol::{ProtocolError, Reply, ReplyReader, Request, hello};
 use super::script::{Script, not_done};
+use crate::remote::ssh::Pooled;
 use crate::remote::{Channel, Remote, Status};
 
 /// The script gives up when it has not heard from us for this long.
@@ -24,6 +25,19 @@ const SILENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(15);
 /// How much of a script's stderr is kept for an error, in bytes.
 const STDERR_KEPT: usize = 16 * 1024;
+
+/// How long one that nobody speaks in may still be taken up: well before the script gives up who is silent.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long the end of one that has nothing left to do is waited for.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Where a conversation takes place.
+pub enum Line<'a> {
+    /// It begins on this host.
+    New(&'a mut dyn Remote),
+    /// It goes on: another part of the run has asked in it and was answered.
+    Kept(Box<Conversation<'a>>),
+}
 
 /// A script at work.
 pub struct Conversation<'a> {
@@ -57,8 +71,55 @@ impl<'a> Conversation<'a> {
         limit: Duration,
     ) -> Result<Self, SourceError> {
         let host = remote.host().to_owned();
+        let channel = remote.exec(&script.start_command(verb))?;
+        Self::greet(channel, host, script, what, limit)
+    }
+
+    /// As [`Conversation::start`], for one that may go from hand to hand: it has its session with the host for itself.
+    ///
+    /// # Errors
+    /// As [`Conversation::start`].
+    pub fn start_on(
+        remote: Pooled,
+        script: &Script,
+        verb: &'static str,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Conversation<'static>, SourceError> {
+        let host = remote.host().to_owned();
+        let channel = remote.into_exec(&script.start_command(verb))?;
+        Conversation::greet(channel, host, script, what, limit)
+    }
+
+    /// Starts on a host, or goes on with what was kept, for another purpose.
+    ///
+    /// # Errors
+    /// As [`Conversation::start`].
+    pub fn on(
+        line: Line<'a>,
+        script: &Script,
+        verb: &'static str,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Self, SourceError> {
+        match line {
+            Line::New(remote) => Self::start(remote, script, verb, what, limit),
+            Line::Kept(talk) => {
+                let mut talk = *talk;
+                talk.go_on(what, limit);
+                Ok(*talk)
+            }
+        }
+    }
+
+    fn greet(
+        mut channel: Box<dyn Channel + 'a>,
+        host: String,
+        script: &Script,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Self, SourceError> {
         let nonce = nonce();
-        let mut channel = remote.exec(&script.start_command(verb))?;
         if let Some(text) = script.preamble() {
             channel.send(text.as_bytes());
         }
@@ -99,6 +160,36 @@ impl<'a> Conversation<'a> {
                 }
             }
         }
+    }
+
+    /// Serves another purpose from now on, within a limit of its own. The script still has the first one.
+    pub fn go_on(&mut self, what: &str, limit: Duration) {
+        what.clone_into(&mut self.what);
+        self.deadline = Instant::now() + limit + GRACE;
+        self.reader.begin_again();
+    }
+
+    /// Can it be kept for others: is everything answered, and did neither side end it?
+    pub fn is_quiet(&self) -> bool {
+        self.open.is_empty() && self.replies.is_empty() && self.ended.is_none() && !self.closed
+    }
+
+    /// Was it left so short a while ago that the script still listens?
+    pub fn is_fresh(&self) -> bool {
+        self.is_quiet() && self.last_heard.max(self.last_beat).elapsed() < FRESH
+    }
+
+    /// Ends one that has nothing left to do, in order where the script still listens.
+    pub fn leave(mut self) {
+        self.ask(&Request::End);
+        let until = Instant::now() + LEAVE;
+        while self.ended.is_none() && Instant::now() < until {
+            if let Err(error) = self.next(Duration::from_millis(100)) {
+                log::debug!("{}: a conversation that was kept did not end in order: {error}", self.host);
+                return;
+            }
+        }
+        self.finish();
     }
 
     /// Asks something.

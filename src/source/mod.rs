@@ -19,7 +19,7 @@ pub mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use conversation::Conversation;
+pub use conversation::{Conversation, Line};
 pub use error::SourceError;
 pub use probe::Probe;
 pub use protocol::{Reply, Request};

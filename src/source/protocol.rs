@@ -245,6 +245,11 @@ impl ReplyReader {
         Self { prefix: format!("{nonce}\t"), pending: Vec::new(), foreign: 0, foreign_bytes: 0, row_bytes: 0 }
     }
 
+    /// What was read so far does not count against how much may come.
+    pub fn begin_again(&mut self) {
+        self.row_bytes = 0;
+    }
+
     /// Lines that were not replies so far.
     pub fn foreign_lines(&self) -> u64 {
         self.foreign

@@ -27,6 +27,9 @@ pub fn settings<'a>(source: &'a Source, run: &'a str) -> impl Iterator<Item = (&
     .filter_map(|(name, value)| Some((name, value?)))
 }
 
+/// Completes "while it ran …".
+const WHAT: &str = "questions to the catalog";
+
 /// What bounds the questions of one conversation.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'a> {
@@ -42,9 +45,12 @@ pub struct Bounds<'a> {
 #[derive(Debug)]
 pub struct Questions<'a> {
     talk: Conversation<'a>,
-    source: &'a Source,
-    stop: &'a Stop,
+    host: String,
+    database: String,
+    stop: Stop,
     asked: u32,
+    /// Something else than a refusal came of a question: nobody shall go on with the conversation.
+    broken: bool,
 }
 
 impl<'a> Questions<'a> {
@@ -55,16 +61,23 @@ impl<'a> Questions<'a> {
     pub fn begin(
         remote: &'a mut dyn Remote,
         script: &Script,
-        source: &'a Source,
+        source: &Source,
         name: &str,
-        bounds: Bounds<'a>,
+        bounds: Bounds<'_>,
     ) -> Result<Self, SourceError> {
-        let mut talk = Conversation::start(remote, script, "query", "questions to the catalog", bounds.all)?;
+        let talk = Conversation::start(remote, script, "query", WHAT, bounds.all)?;
+        Ok(Self::go_on(talk, source, name, bounds))
+    }
+
+    /// Asks in a conversation that others have asked in, or nobody yet.
+    pub fn go_on(mut talk: Conversation<'a>, source: &Source, name: &str, bounds: Bounds<'_>) -> Self {
+        talk.go_on(WHAT, bounds.all);
         for (name, value) in settings(source, name) {
             talk.ask(&Request::Set { name, value });
         }
         talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: bounds.each.as_secs().max(1).to_string() });
-        Ok(Self { talk, source, stop: bounds.stop, asked: 0 })
+        let (host, database) = (source.host.clone(), source.database.clone());
+        Self { talk, host, database, stop: bounds.stop.clone(), asked: 0, broken: false }
     }
 
     /// Asks one question and hands each row of its answer on. `what` completes "… (database d) on `host`".
@@ -72,8 +85,7 @@ impl<'a> Questions<'a> {
     /// # Errors
     /// [`SourceError::Failed`] where the database refused; then more may be asked. Any other ends it.
     pub fn ask(&mut self, sql: String, what: &str, row: impl FnMut(&str)) -> Result<(), SourceError> {
-        let no = self.next_no();
-        self.answered(&Request::Query { no, sql }, what, row)
+        self.ask_one(|no| Request::Query { no, sql }, what, row)
     }
 
     /// Has this statement make a table of what each segment says, hands its rows on, and takes it back.
@@ -81,23 +93,25 @@ impl<'a> Questions<'a> {
     /// # Errors
     /// As [`Questions::ask`].
     pub fn look(&mut self, sql: String, what: &str, row: impl FnMut(&str)) -> Result<(), SourceError> {
-        let no = self.next_no();
-        self.answered(&Request::Look { no, sql }, what, row)
+        self.ask_one(|no| Request::Look { no, sql }, what, row)
     }
 
-    fn next_no(&mut self) -> u32 {
-        self.asked += 1;
-        self.asked - 1
-    }
-
-    fn answered(
+    fn ask_one(
         &mut self,
-        request: &Request,
+        request: impl FnOnce(u32) -> Request,
         what: &str,
-        mut row: impl FnMut(&str),
+        row: impl FnMut(&str),
     ) -> Result<(), SourceError> {
-        self.talk.ask(request);
-        let host = &self.source.host;
+        let no = self.asked;
+        self.asked += 1;
+        self.talk.ask(&request(no));
+        let asked = self.answer(what, row);
+        self.broken |= !matches!(asked, Ok(()) | Err(SourceError::Failed { .. }));
+        asked
+    }
+
+    fn answer(&mut self, what: &str, mut row: impl FnMut(&str)) -> Result<(), SourceError> {
+        let host = self.host.clone();
         let given_up = |code| SourceError::GivenUp { host: host.clone(), code };
         let mut rows = 0;
         let mut told_to_stop = false;
@@ -118,8 +132,8 @@ impl<'a> Questions<'a> {
                     return Err(self.talk.protocol(ProtocolError::Count { no, seen: rows, said }));
                 }
                 Some(Reply::Error { message, sqlstate, .. }) => {
-                    let what = format!("{what} (database {})", self.source.database);
-                    return Err(SourceError::failed(host, what, sqlstate.as_deref(), &message));
+                    let what = format!("{what} (database {})", self.database);
+                    return Err(SourceError::failed(&host, what, sqlstate.as_deref(), &message));
                 }
                 Some(Reply::End { code: 0 }) => {
                     return Err(self.talk.protocol(ProtocolError::EndedEarly(1)));
@@ -143,13 +157,18 @@ impl<'a> Questions<'a> {
                 | Reply::Done { no, .. }
                 | Reply::Error { no, .. },
             ) => Err(self.talk.protocol(ProtocolError::Unasked(no))),
-            Some(Reply::End { code }) => Err(SourceError::GivenUp { host: self.source.host.clone(), code }),
+            Some(Reply::End { code }) => Err(SourceError::GivenUp { host: self.host.clone(), code }),
         }
     }
 
     /// Changes how long one question may take in the database, from the next one on.
     pub fn limit(&mut self, each: Duration) {
         self.talk.ask(&Request::Set { name: "UNIT_TIMEOUT", value: each.as_secs().max(1).to_string() });
+    }
+
+    /// The conversation, for others to go on with; `None` where that is no use.
+    pub fn into_talk(self) -> Option<Conversation<'a>> {
+        (!self.broken && self.talk.is_quiet()).then_some(self.talk)
     }
 
     /// Ends in order.

@@ -279,7 +279,7 @@ mod tests {
             assert!([&create, &look, &insert].iter().all(|one| !one.contains(['\n', '\t'])));
             write!(shown, "{create}\n\n{insert}\n\n{look}\n\n").unwrap();
         }
-        write!(shown, "{}\n", ask_who_sees(Path::new("/mnt/.see.r.1.ab.part")).unwrap()).unwrap();
+        writeln!(shown, "{}", ask_who_sees(Path::new("/mnt/.see.r.1.ab.part")).unwrap()).unwrap();
         insta::assert_snapshot!(shown);
     }
 

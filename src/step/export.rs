@@ -17,10 +17,9 @@ use super::{Stage, UnitFailure, argv};
 use crate::gzip::Trailer;
 use crate::inventory::Source;
 use crate::mount::{Columns, Exported, Manifest, Mount, MountError};
-use crate::remote::Remote;
 use crate::source::protocol::ProtocolError;
 use crate::source::segments::{self, Parts};
-use crate::source::{Conversation, Reply, Request, Script, SourceError, rows, settings};
+use crate::source::{Conversation, Line, Reply, Request, Script, SourceError, rows, settings};
 use crate::sql;
 use crate::stop::Stop;
 use crate::unit::{self, Unit};
@@ -115,22 +114,23 @@ pub enum Outcome {
 /// [`SourceError`] where the batch as a whole did not come to its end.
 pub fn export(
     ground: Ground<'_>,
-    remote: &mut dyn Remote,
+    line: Line<'_>,
     attempt: u32,
     orders: &[Order<'_>],
     ticket: Option<Ticket>,
     mut report: impl FnMut(usize, Outcome),
 ) -> Result<(), SourceError> {
-    if let Some(script) = ground.source.argv() {
-        return argv::export(ground, script, remote, orders, report);
-    }
+    let line = match (ground.source.argv(), line) {
+        (Some(script), Line::New(remote)) => return argv::export(ground, script, remote, orders, report),
+        (_, line) => line,
+    };
     let what = match orders {
         [order] => format!("the export of {}", order.unit.key.id),
         orders => format!("a batch of {} exports", orders.len()),
     };
     // Taken before the host is asked for anything: who joins has to wait for the leader.
     let mut still = Still::new(ticket, orders, ground.stop);
-    let mut talk = Conversation::start(remote, ground.script, "export", &what, limit(orders))?;
+    let mut talk = Conversation::on(line, ground.script, "export", &what, limit(orders))?;
     set_up(&mut talk, ground, attempt, orders, &still);
     let mut to_ask = orders.iter().enumerate();
     let (began, asked_at) = (Timestamp::now(), Instant::now());

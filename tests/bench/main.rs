@@ -4,7 +4,7 @@
 //! between the same two PostgreSQLs on this machine. What can be set:
 //!
 //! - `GPFERRY_BENCH_ONLY=large,tiny` picks parts: `idle`, `large`, `peers`, `stages`, `tiny`, `collision`,
-//!   `compare`, `curve`;
+//!   `compare`, `greenplum`, `curve`;
 //! - `GPFERRY_BENCH_ROUNDS` (5) is how often each way is measured, `GPFERRY_BENCH_ROWS` (2000000) and
 //!   `GPFERRY_BENCH_TABLES` (9038) how much is moved;
 //! - `GPFERRY_BENCH_LONG=1` adds 5 and 10 million rows to the curve, and pgcopydb over the many tables;
@@ -25,6 +25,7 @@ mod collision;
 mod compare;
 mod cpu;
 mod curve;
+mod greenplum_ways;
 mod idle;
 mod large;
 mod machine;
@@ -60,6 +61,7 @@ const PARTS: &[Part] = &[
     ("tiny", tiny::measure),
     ("collision", collision::measure),
     ("compare", |settings| compare::measure(settings.rounds, settings.rows, world::fill)),
+    ("greenplum", greenplum_ways::measure),
     ("curve", curve::measure),
 ];
 

@@ -16,15 +16,18 @@ pub(crate) const LARGE: &str = "(glass_id varchar(20), ope_id varchar(10), evt_t
 /// Fills `large` in the source, and makes it on both sides.
 pub(crate) fn fill(case: &mut Case, rows: usize) {
     case.both(&format!("CREATE TABLE large {LARGE}"));
-    case.source
-        .batch_execute(&format!(
-            "INSERT INTO large SELECT 'G' || lpad((i / 40)::text, 9, '0'), 'OP' || i % 7, \
+    case.source.batch_execute(&insert_large(rows)).unwrap();
+    case.source.batch_execute("VACUUM ANALYZE large").unwrap();
+}
+
+/// Fills `large`.
+pub(crate) fn insert_large(rows: usize) -> String {
+    format!(
+        "INSERT INTO large SELECT 'G' || lpad((i / 40)::text, 9, '0'), 'OP' || i % 7, \
              timestamp '2021-08-10' + i * interval '11 ms', i % 40, 'DEF' || i % 97, random() * 2200, random() * 2500, \
              (random() * 1000)::numeric(12,4), chr(65 + i % 3), '/img/' || left(md5(i::text), 16) \
              FROM generate_series(1, {rows}) i"
-        ))
-        .unwrap();
-    case.source.batch_execute("VACUUM ANALYZE large").unwrap();
+    )
 }
 
 /// Megabytes of CSV that `large` is.

@@ -29,7 +29,7 @@ fn endless(case: &mut Case) {
 }
 
 /// Sessions of gpferry in the source database.
-fn sessions(case: &mut Case) -> i64 {
+pub(crate) fn sessions(case: &mut Case) -> i64 {
     let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'gpferry%' AND datname = current_database()";
     case.source.query_one(query, &[]).unwrap().get(0)
 }

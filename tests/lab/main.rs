@@ -18,6 +18,7 @@ mod gpfdist;
 mod gpload;
 mod greenplum;
 mod keeping;
+mod kept;
 mod keys;
 mod memory;
 mod modes;

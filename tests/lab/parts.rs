@@ -280,7 +280,8 @@ fn parts_survive_between_export_and_load_and_a_damaged_one_fails_its_unit() {
     world.inventory("", "", &["{ table: public.t, window: none }"]);
     world.case.edit_inventory("retries: 0", "retries: 9");
     let root = world.case.mount().join("file2GP");
-    let hurt: [(&str, fn(&Path)); 4] = [
+    type Hurt = fn(&Path);
+    let hurt: [(&str, Hurt); 4] = [
         ("is not there for the runner", |path| fs::remove_file(path).unwrap()),
         ("is truncated", |path| {
             let file = fs::OpenOptions::new().write(true).open(path).unwrap();

@@ -18,7 +18,7 @@ pub(super) struct Pair<'a> {
     source: Questions<'a>,
     target: Session,
     version: u32,
-    /// How long a question may take in the source; a session that was told another limit is a new one.
+    /// How long a question may take in the source; a session that was told another limit may be a new one.
     limit: Option<Duration>,
     /// A question failed: what is left of it on either side is not waited for.
     broken: bool,
@@ -30,10 +30,10 @@ impl<'a> Pair<'a> {
     /// Begins a conversation with the source, beside a session of the target.
     pub(super) fn begin(
         remote: &'a mut dyn Remote,
-        source: &'a Source,
+        source: &Source,
         target: Session,
         version: u32,
-        bounds: Bounds<'a>,
+        bounds: Bounds<'_>,
     ) -> Result<Self, Unread> {
         let began = Questions::begin(remote, &Script::greenplum(), source, "compare", bounds);
         let source = began.map_err(|error| of_source(&error))?;

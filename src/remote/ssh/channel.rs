@@ -6,12 +6,14 @@
 //! Hence the rule: success needs a trailer on stdout as well.
 
 use std::io::{self, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use libssh2_sys as raw;
 use rustix::event::{PollFd, PollFlags};
 use ssh2::{BlockDirections, ErrorCode};
 
+use super::pool::Pooled;
 use super::session::{Connection, is_loss, is_timeout, milliseconds};
 use crate::remote::local::poll;
 use crate::remote::{Channel, Heard, RemoteError, Status};
@@ -21,11 +23,41 @@ const PIECE: usize = 64 * 1024;
 
 /// A command that runs on a host.
 pub(super) struct SshChannel<'a> {
-    host: &'a str,
-    connection: &'a mut Connection,
+    host: String,
+    connection: Line<'a>,
     channel: Option<ssh2::Channel>,
     outbox: Vec<u8>,
+    /// What a poll reads into: many say little, and a new one for each would cost more than what they say.
+    inbox: Box<[u8]>,
     stdin: Stdin,
+}
+
+/// The connection that a command runs on.
+pub(super) enum Line<'a> {
+    /// Whoever lent it goes on with it.
+    Lent(&'a mut Connection),
+    /// It goes back to its pool with the command.
+    Own(Box<Pooled>),
+}
+
+impl Deref for Line<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Lent(connection) => connection,
+            Self::Own(pooled) => pooled.connection(),
+        }
+    }
+}
+
+impl DerefMut for Line<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Lent(connection) => connection,
+            Self::Own(pooled) => pooled.connection_mut(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,8 +71,8 @@ enum Stdin {
 impl<'a> SshChannel<'a> {
     /// Starts a command on a channel that [`open`] gave.
     pub(super) fn start(
-        host: &'a str,
-        connection: &'a mut Connection,
+        host: &str,
+        mut connection: Line<'a>,
         mut channel: ssh2::Channel,
         command: &str,
         limit: Duration,
@@ -50,12 +82,20 @@ impl<'a> SshChannel<'a> {
             return Err(not_started(host, limit, &error));
         }
         connection.session.set_blocking(false);
-        Ok(Self { host, connection, channel: Some(channel), outbox: Vec::new(), stdin: Stdin::Open })
+        let host = host.to_owned();
+        Ok(Self {
+            host,
+            connection,
+            channel: Some(channel),
+            outbox: Vec::new(),
+            inbox: vec![0; PIECE].into(),
+            stdin: Stdin::Open,
+        })
     }
 
     fn lost(&mut self, reason: &dyn std::fmt::Display) -> RemoteError {
         self.connection.broken = true;
-        RemoteError::Lost { host: self.host.into(), what: "a command".into(), reason: reason.to_string() }
+        RemoteError::Lost { host: self.host.clone(), what: "a command".into(), reason: reason.to_string() }
     }
 
     /// Sends what is queued, as far as the other side takes it, and then the end of stdin.
@@ -86,8 +126,8 @@ impl<'a> SshChannel<'a> {
         let Some(channel) = self.channel.as_mut() else {
             return Ok(Heard { closed: true, ..Heard::default() });
         };
-        let stdout = drain(channel)?;
-        let stderr = match drain(&mut channel.stderr()) {
+        let stdout = drain(channel, &mut self.inbox)?;
+        let stderr = match drain(&mut channel.stderr(), &mut self.inbox) {
             Ok(stderr) => stderr,
             // What came before the error is handed out; the next poll meets it again.
             Err(_) if !stdout.is_empty() => return Ok(Heard { stdout, ..Heard::default() }),
@@ -201,12 +241,11 @@ impl Drop for SshChannel<'_> {
     }
 }
 
-/// Reads what is there of one stream.
-fn drain(stream: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; PIECE];
+/// Reads what is there of one stream, as much as goes into the buffer.
+fn drain(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
     let mut filled = 0;
-    while filled < PIECE {
-        match stream.read(&mut bytes[filled..]) {
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -215,8 +254,7 @@ fn drain(stream: &mut impl Read) -> io::Result<Vec<u8>> {
             Err(_) => break,
         }
     }
-    bytes.truncate(filled);
-    Ok(bytes)
+    Ok(buffer[..filled].to_vec())
 }
 
 /// Opens a channel. The session then blocks, with `limit` as its timeout, until a command is started.

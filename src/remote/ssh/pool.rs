@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Options;
 use super::auth::Passphrases;
 use super::bounded::{Unfinished, bounded};
-use super::channel::{self, SshChannel};
+use super::channel::{self, Line, SshChannel};
 use super::config::{self, Target};
 use super::host::HostText;
 use super::session::Connection;
@@ -178,7 +178,35 @@ impl Remote for Pooled {
         let Some(connection) = self.connection.as_mut() else {
             unreachable!("a channel was just opened on it");
         };
-        Ok(Box::new(SshChannel::start(host, connection, channel, command, limit)?))
+        Ok(Box::new(SshChannel::start(host, Line::Lent(connection), channel, command, limit)?))
+    }
+}
+
+impl Pooled {
+    /// As [`Remote::exec`], for a command that outlives whoever started it: its end brings the session back to the pool.
+    ///
+    /// # Errors
+    /// As [`Remote::exec`].
+    pub fn into_exec(mut self, command: &str) -> Result<Box<dyn Channel>, RemoteError> {
+        let channel = self.open()?;
+        let (host, limit) = (self.host.target.host.clone(), self.pool.inner.options.start_timeout);
+        Ok(Box::new(SshChannel::start(&host, Line::Own(Box::new(self)), channel, command, limit)?))
+    }
+
+    /// The connection under a channel that was opened on it.
+    pub(super) fn connection(&self) -> &Connection {
+        match &self.connection {
+            Some(connection) => connection,
+            None => unreachable!("a channel was opened on it"),
+        }
+    }
+
+    /// As [`Pooled::connection`].
+    pub(super) fn connection_mut(&mut self) -> &mut Connection {
+        match &mut self.connection {
+            Some(connection) => connection,
+            None => unreachable!("a channel was opened on it"),
+        }
     }
 }
 

@@ -82,7 +82,7 @@ fn batch_with(
     };
     let mut remote = Scripted { says: vec![format!("NONCE\thello\t1\tx\n{says}").into_bytes()] };
     let mut outcomes = Vec::new();
-    let ended = export(ground, &mut remote, 1, &orders, None, |index, outcome| {
+    let ended = export(ground, Line::New(&mut remote), 1, &orders, None, |index, outcome| {
         outcomes.push((
             index,
             match outcome {
