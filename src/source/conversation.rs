@@ -107,7 +107,7 @@ impl<'a> Conversation<'a> {
             Line::Kept(talk) => {
                 let mut talk = *talk;
                 talk.go_on(what, limit);
-                Ok(*talk)
+                Ok(talk)
             }
         }
     }
