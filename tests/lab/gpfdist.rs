@@ -76,12 +76,12 @@ fn parent(pid: u32) -> u32 {
 }
 
 /// Makes every row of the target's table take its time, so that a load can be met half way.
-fn slow_down(case: &mut Case, seconds: f32) {
+fn slow_down(case: &mut Case) {
     case.target
-        .batch_execute(&format!(
-            "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); \
-             RETURN NULL; END $$; CREATE TRIGGER wait_here AFTER INSERT ON t FOR EACH ROW EXECUTE PROCEDURE wait_here()"
-        ))
+        .batch_execute(
+            "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); \
+             RETURN NULL; END $$; CREATE TRIGGER wait_here AFTER INSERT ON t FOR EACH ROW EXECUTE PROCEDURE wait_here()",
+        )
         .unwrap();
 }
 
@@ -309,7 +309,7 @@ fn who_may_make_external_tables_needs_no_more() {
 fn what_a_killed_runner_leaves_ends_by_itself() {
     let Some(mut case) = case("killed") else { return };
     case.gpferry(&["export"]).expect(0);
-    slow_down(&mut case, 0.02);
+    slow_down(&mut case);
     let mut run = met_half_way(&mut case);
     assert_eq!(serving(&case, true).len(), 1);
     run.kill().unwrap();
@@ -326,7 +326,7 @@ fn a_signal_ends_gpfdist_with_the_run() {
     for signal in ["INT", "TERM"] {
         let Some(mut case) = case(&format!("signal_{}", signal.to_lowercase())) else { return };
         case.gpferry(&["export"]).expect(0);
-        slow_down(&mut case, 0.02);
+        slow_down(&mut case);
         let run = met_half_way(&mut case);
         kill(signal, run.id());
         ended(run);
@@ -353,18 +353,22 @@ fn a_gpfdist_that_dies_is_replaced_and_the_unit_tried_again() {
         .batch_execute("INSERT INTO t SELECT i, repeat(md5(i::text), 100) FROM generate_series(1001, 4000) i")
         .unwrap();
     case.gpferry(&["export"]).expect(0);
-    slow_down(&mut case, 0.005);
+    // A trigger would wait once all was read: a CHECK waits while rows come.
+    let check = |waits: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION wait_here(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS \
+             $$ BEGIN {waits} RETURN true; END $$;"
+        )
+    };
+    let slow = check("PERFORM pg_sleep(0.005);") + "ALTER TABLE t ADD CONSTRAINT waits CHECK (wait_here(id))";
+    case.target.batch_execute(&slow).unwrap();
     let run = met_half_way(&mut case);
     let first = serving(&case, true);
     assert_eq!(first.len(), 1, "{first:?}");
     kill("KILL", first[0]);
     wait_until("another serves", || serving(&case, true).iter().any(|pid| *pid != first[0]));
-    // The table is locked by the load, so the trigger is made fast instead.
-    case.target
-        .batch_execute(
-            "CREATE OR REPLACE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
-        )
-        .unwrap();
+    // The table is locked by the load, so the function is made fast instead.
+    case.target.batch_execute(&check("")).unwrap();
     ended(run).expect(0).says("4000 rows").says("trying again");
     case.assert_same("SELECT * FROM t ORDER BY id");
     assert_eq!(serving(&case, true), NONE);
@@ -375,7 +379,7 @@ fn the_next_run_ends_what_one_left_whose_guards_were_killed_and_nothing_else() {
     let Some(mut case) = case("orphan") else { return };
     case.gpferry(&["export"]).expect(0);
     let (mut foreign, _) = another(&gphome("an orphan").unwrap(), &case.mount().join("file2GP"));
-    slow_down(&mut case, 0.02);
+    slow_down(&mut case);
     let mut run = met_half_way(&mut case);
     let [orphan] = serving(&case, true)[..] else { panic!("not one gpfdist") };
     let guard = parent(orphan);
