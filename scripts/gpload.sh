@@ -7,20 +7,22 @@
 #                                        row <no> said <a line with an error or a warning>
 #                                        ok <no> <rows> 0 <seconds> -
 #
+#     query <no> version   answered by   the same: whether it can be started, and finds what it needs
+#
 # What gpload has started ends with it. A load that is ended from here may have been committed all the same: whoever asked
 # looks at the table.
 
 readonly VERSION=1.0.0
-readonly WORTH_HEARING='[|](ERROR|WARN)[|]|Traceback|unable to import|ImportError|not found|[Ee]rror while loading'
+readonly WORTH_HEARING='[|](ERROR|WARN)[|]|^CONTEXT:  External table|Traceback|unable to import|(Syntax|Import|ModuleNotFound)Error|not found|[Ee]rror while loading'
 
-control='' began=0
+control='' began=0 task=''
 
 its_own_request() {
     case $line in
         "set${TAB}CONTROL$TAB"*) control=${line#*"$TAB"*"$TAB"} ;;
         *)
-            [[ -z $job && $line =~ ^query${TAB}([0-9]{1,18})${TAB}load$ ]] || return 1
-            no=${BASH_REMATCH[1]}
+            [[ -z $job && $line =~ ^query${TAB}([0-9]{1,18})${TAB}(load|version)$ ]] || return 1
+            no=${BASH_REMATCH[1]} task=${BASH_REMATCH[2]}
             load
             ;;
     esac
@@ -48,14 +50,14 @@ make_workshop() {
 }
 
 start_program() {
-    local home=${program%/bin/*} file
+    local home=${program%/bin/*} file words=(-f "$workshop/control.yml" -l "$workshop/log")
+    [[ $task == load ]] || words=(--version)
     for file in "$home/greenplum_path.sh" "$home/greenplum_loaders_path.sh"; do
         # shellcheck disable=SC1090  # the site's own
         [[ ! -r $file ]] || { set +u; . "$file"; set -u; } >/dev/null 2>&1
     done
     export GPHOME=${GPHOME:-$home}
-    GPFERRY_GUARD=$mark "$program" -f "$workshop/control.yml" -l "$workshop/log" </dev/null \
-        > >(grep --line-buffered -aE "$WORTH_HEARING") 2>&1 &
+    GPFERRY_GUARD=$mark "$program" "${words[@]}" </dev/null > >(grep --line-buffered -aE "$WORTH_HEARING") 2>&1 &
     pid=$!
 }
 

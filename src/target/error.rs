@@ -255,7 +255,7 @@ fn message(refused: &DbError) -> String {
 
 /// `line 7, column price` out of `COPY t, line 7, column price: "x"`, and out of what Greenplum says of a table that
 /// segments read: `External table t, line 7 of execute:…, column price`.
-fn place_in_file(context: &str) -> Option<String> {
+pub(super) fn place_in_file(context: &str) -> Option<String> {
     let line = &context[context.find(", line ")? + 2..];
     let line = line.split('\n').next().unwrap_or(line);
     let place = line.find(": \"").map_or(line, |at| &line[..at]);

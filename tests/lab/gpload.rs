@@ -142,11 +142,11 @@ fn a_gpload_that_drops_rows_and_says_that_it_succeeded_has_not() {
     stand_in(&case, &format!("\"$REAL\" \"$@\"; sql \"DELETE FROM $({staging}) WHERE c0 = 7\" >&2"));
     case.gpferry(&["run"])
         .expect(3)
-        .says("gpload ended with exit code 0")
-        .says("999 of 1000 rows came in; none of them is taken");
+        .says("gpload says that it succeeded, and 999 of 1000 rows are there")
+        .says("the source reported 1000 rows, the target 999; rolled back");
     assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT)), (0, 0));
     real_again(&case);
-    case.gpferry(&["load"]).expect(0).says("1000 rows");
+    case.gpferry(&["run"]).expect(0).says("1000 rows");
 }
 
 #[test]
@@ -163,6 +163,7 @@ fn one_that_is_not_there_is_said() {
     let real = gphome("one that is not there").unwrap().join("bin/gpload").display().to_string();
     case.edit_inventory(&real, "/nowhere/gpload");
     case.gpferry(&["run"]).expect(3).says("/nowhere/gpload: command not found").says("target.gpload.path");
+    case.gpferry(&["preflight"]).expect(13).says("target.loader").says("target.gpload.path");
     assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT)), (0, 0));
 }
 
@@ -179,6 +180,41 @@ fn met(case: &Case, text: &str) -> Child {
         fs::read_to_string(&here).is_ok_and(|pid| pid.ends_with('\n'))
     });
     run
+}
+
+#[test]
+fn one_on_another_host_is_run_over_ssh() {
+    let Some(mut case) = case("ssh") else { return };
+    let on_host = format!("{}/{}", lab().get("LAB_MOUNT_A"), case.database());
+    case.edit_inventory("gpload: { ", &format!("gpload: {{ host: gp-a, mount: {on_host}, "));
+    case.gpferry(&["run"]).expect(0).says("1000 rows");
+    case.assert_same("SELECT * FROM t ORDER BY id");
+    assert_eq!(case.count(LEFT), 0);
+}
+
+#[test]
+fn one_that_takes_too_long_is_ended_and_the_limit_named() {
+    let Some(mut case) = case("slow") else { return };
+    case.edit_inventory("window: none }", "window: none, load: { timeout: 3s } }");
+    stand_in(&case, "sleep 100");
+    case.gpferry(&["run"]).expect(3).says("its time limit was reached").says("raise `load.timeout`");
+    assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT)), (0, 0));
+}
+
+#[test]
+fn a_signal_ends_gpload_with_the_run_and_the_file_waits() {
+    let Some(mut case) = case("signal") else { return };
+    case.gpferry(&["export"]).expect(0);
+    let run = met(&case, "HERE; \"$REAL\" \"$@\"");
+    let pid = run.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    let late = std::thread::spawn(move || run.wait_with_output().unwrap());
+    wait_until("the run ends", || late.is_finished());
+    assert_eq!(late.join().unwrap().status.code(), Some(130));
+    let control_files = fs::read_dir(case.path("tmp")).unwrap().count();
+    assert_eq!((case.count("SELECT count(*) FROM t"), case.count(LEFT), control_files), (0, 0, 0));
+    real_again(&case);
+    case.gpferry(&["load"]).expect(0).says("1000 rows");
 }
 
 #[test]

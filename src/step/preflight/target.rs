@@ -11,7 +11,7 @@ use crate::mount::Mount;
 use crate::names::TableName;
 use crate::step::load::Inlets;
 use crate::step::load::inlet::{Choice, Impossible, Inlet, Unproven, prove, prove_gpfdist, way_of_large};
-use crate::target::{Gpfdist, Session, TargetError};
+use crate::target::{Gpfdist, Gpload, ProgramError, Session, TargetError};
 
 /// How long the target may take to let us in.
 const TARGET_LIMIT: Duration = Duration::from_secs(20);
@@ -64,6 +64,13 @@ fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetE
     let inventory = ground.inventory;
     let choice = match way_of_large(inventory.target.loader, session.facts()) {
         Ok(choice) if choice.inlet == Inlet::Segments => choice,
+        Ok(choice) if choice.inlet == Inlet::Gpload => {
+            let looked = Gpload::new(inventory, ground.target, ground.run, ground.pool).look();
+            let no = |error: ProgramError| {
+                Loading::Blind(Impossible { why: error.to_string(), remedy: error.remedy().to_owned() })
+            };
+            return Ok(looked.map_or_else(no, |()| Loading::Chosen(choice)));
+        }
         Ok(choice) if choice.inlet == Inlet::Gpfdist => return through_gpfdist(ground, session, choice),
         Ok(choice) => return Ok(Loading::Chosen(choice)),
         Err(no) => return Ok(Loading::Impossible(no)),
