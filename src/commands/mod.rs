@@ -92,7 +92,7 @@ fn loading(inventory: &Inventory, target: &Address) -> String {
         return "by COPY, since the inventory says so".into();
     }
     match Session::open(target, &inventory.target.log_schema) {
-        Ok(session) => inlet::planned(loader, session.facts()),
+        Ok(session) => inlet::planned(inlet::Wish::of(&inventory.target), session.facts()),
         Err(error) => format!("not known, since the target is not there to say what it is: {error}"),
     }
 }

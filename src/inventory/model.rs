@@ -112,6 +112,8 @@ pub struct Target {
     pub sessions: usize,
     /// Schema of the load log; `gpferry` by default.
     pub log_schema: String,
+    /// Does anybody say where gpfdist is to be had? Then `auto` may use it.
+    pub gpfdist_written: bool,
     /// Where the loader `gpfdist` finds one.
     pub gpfdist: Gpfdist,
     /// How the loader `gpload` runs it.

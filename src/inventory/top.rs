@@ -183,6 +183,7 @@ const LOADERS: [(&str, Loader); 5] = [
 fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
     const URL: &str = "url: \"postgresql://loader@gp6:5432/qmsprd\"";
     let mut target = Target {
+        gpfdist_written: false,
         gpfdist: Gpfdist::Started(gpfdist::default(mount)),
         gpload: gpfdist::default(mount),
         ..Target::default()
@@ -212,6 +213,7 @@ fn read_target(reader: &mut Reader, at: &At<'_>, mount: &Path) -> Target {
         target.log_schema = schema.to_owned();
     }
     if let Some(at) = fields.get("gpfdist") {
+        target.gpfdist_written = true;
         target.gpfdist = gpfdist::read(reader, &at, mount);
     }
     if let Some(at) = fields.get("gpload") {
@@ -280,6 +282,7 @@ impl Default for Target {
             mount: None,
             sessions: 4,
             log_schema: "gpferry".into(),
+            gpfdist_written: false,
             gpfdist: Gpfdist::default(),
             gpload: ProgramRule::default(),
         }

@@ -115,7 +115,7 @@ fn inventory(case: &Case, source: &Source) {
     case.edit_inventory(&format!("    database: {}\n", case.database()), &format!("    database: {name}\n"));
     case.edit_inventory("jobs:\n", "defaults: { export: { method: copy, slice_bytes: 1TiB } }\njobs:\n");
     if greenplum::forced_loader().is_none() {
-        case.load_by("copy");
+        case.load_by("segments");
     }
 }
 

@@ -10,7 +10,9 @@ use super::visit::{Loading, SourceVisit, TargetFound, TargetVisit};
 use crate::mount::Mount;
 use crate::names::TableName;
 use crate::step::load::Inlets;
-use crate::step::load::inlet::{Choice, Impossible, Inlet, Unproven, prove, prove_gpfdist, way_of_large};
+use crate::step::load::inlet::{
+    Choice, Impossible, Inlet, Unproven, Wish, prove, prove_gpfdist, way_of_large,
+};
 use crate::target::{Gpfdist, Gpload, ProgramError, Session, TargetError};
 
 /// How long the target may take to let us in.
@@ -62,7 +64,7 @@ pub(super) fn finish_target(ground: Ground<'_>, asked: &Asked, sources: &[Source
 /// for that is rolled back.
 fn loading(ground: Ground<'_>, session: &mut Session) -> Result<Loading, TargetError> {
     let inventory = ground.inventory;
-    let choice = match way_of_large(inventory.target.loader, session.facts()) {
+    let choice = match way_of_large(Wish::of(&inventory.target), session.facts()) {
         Ok(choice) if choice.inlet == Inlet::Segments => choice,
         Ok(choice) if choice.inlet == Inlet::Gpload => {
             let looked = Gpload::new(inventory, ground.target, ground.run, ground.pool).look();
