@@ -11,6 +11,10 @@ use crate::measure::{Measured, Ways, measured};
 use crate::support::{Case, lab};
 use crate::world::{LARGE, forget, gpferry, reset};
 
+/// How large units are exported: in one, or in several.
+const WHOLE: &str = "slice_bytes: 1TiB";
+const SLICES: &str = "slice_bytes: 64MiB";
+
 /// Tables of a few rows.
 const TINY: usize = 200;
 
@@ -34,7 +38,7 @@ fn large(settings: &Settings) -> Value {
     inventory(&case, &source);
     println!("\n{rows} rows from Greenplum to Greenplum; medians of {}", settings.rounds);
     let mut loads = Ways::new(&["gpload", "copy", "segments, one file", "segments, parts"]);
-    let mut whole = Ways::new(&["COPY, then gpload", "copy", "segments"]);
+    let mut whole = Ways::new(&["COPY, then gpload", "copy", "segments", "segments, in slices"]);
     for _ in 0..settings.rounds {
         say(&case, "copy", "copy");
         let export = round(&mut case, |case| gpferry(case, &["export"]));
@@ -56,7 +60,12 @@ fn large(settings: &Settings) -> Value {
             check(&mut case, rows);
             run
         });
-        whole.round(&[hand, runs[0], runs[1]]);
+        // So that one is loaded while the next is exported.
+        case.edit_inventory(WHOLE, SLICES);
+        let slices = round(&mut case, |case| gpferry(case, &["run"]));
+        check(&mut case, rows);
+        case.edit_inventory(SLICES, WHOLE);
+        whole.round(&[hand, runs[0], runs[1], slices]);
     }
     println!("  load alone:");
     let loads = loads.finish();
@@ -113,7 +122,7 @@ fn inventory(case: &Case, source: &Source) {
     );
     case.edit_inventory("engine: postgres", "engine: greenplum");
     case.edit_inventory(&format!("    database: {}\n", case.database()), &format!("    database: {name}\n"));
-    case.edit_inventory("jobs:\n", "defaults: { export: { method: copy, slice_bytes: 1TiB } }\njobs:\n");
+    case.edit_inventory("jobs:\n", &format!("defaults: {{ export: {{ method: copy, {WHOLE} }} }}\njobs:\n"));
     if greenplum::forced_loader().is_none() {
         case.load_by("segments");
     }
