@@ -45,6 +45,8 @@ kinds! {
     TerminateTargetBackend,
     CrashTarget,
     BounceTarget,
+    CrashSegment,
+    KillGpfdist,
     FreezePsql,
     FreezeSshd,
     FreezeSourceBackend,
@@ -106,6 +108,10 @@ impl Kind {
     pub(crate) fn missing(self, world: &World) -> Option<&'static str> {
         match self {
             DropPackets | LosePackets if world.net.is_none() => Some("no network namespaces with nft here"),
+            CrashSegment if !greenplum::is_target() => Some("the target has no segments"),
+            KillGpfdist if greenplum::forced_loader().is_none_or(|loader| loader != "gpfdist") => {
+                Some("nothing is loaded through gpfdist")
+            }
             BounceTarget if greenplum::is_target() => Some("nobody here stops a Greenplum that was brought"),
             ClockBack if !PathBuf::from(FAKE_TIME).exists() => {
                 Some("Debian's package faketime is not installed")
@@ -128,6 +134,7 @@ impl Kind {
             TerminateTargetBackend
             | CrashTarget
             | BounceTarget
+            | CrashSegment
             | FreezeTargetBackend
             | ResetTarget
             | CutTarget
@@ -141,6 +148,7 @@ impl Kind {
             | KillCompressor
             | TerminateSourceBackend
             | CrashSource
+            | KillGpfdist
             | FreezePsql
             | FreezeSourceBackend
             | FreezeRunner
@@ -259,6 +267,17 @@ impl Kind {
                 let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
                 run("bash", &[script, "bounce", world.lab.get("LAB_DIR"), "target"]);
                 Hit::new(true, "immediate shutdown and restart")
+            }
+            CrashSegment => {
+                let of_run = [format!(" {} ", world.case.database()), " seg".to_owned()];
+                let killed = kill_one(draw, child, "postgres:", &of_run, "a backend of a segment");
+                // Comes back when all segments answer again.
+                world.session(Side::Target);
+                killed
+            }
+            KillGpfdist => {
+                let mount = [world.case.mount().display().to_string()];
+                kill_one(draw, child, "gpfdist", &mount, "gpfdist")
             }
             FreezePsql => freeze(world, draw, child, &["psql"], while_),
             FreezeSshd => freeze(world, draw, child, &["sshd"], while_),
@@ -396,6 +415,26 @@ fn backend(world: &mut World, draw: &mut Draw, child: &mut Child, side: Side, ho
     match find_backend(world, draw, child, side) {
         Some(pid) => Hit::new(signal(how, pid), format!("{how} to backend {pid}")),
         None => Hit::new(false, "no backend any more"),
+    }
+}
+
+/// Kills one of the processes of this machine whose first word ends like this, and whose command line holds all of these.
+fn kill_one(draw: &mut Draw, child: &mut Child, first: &str, words: &[String], what: &str) -> Hit {
+    let mut found = Vec::new();
+    wait(child, || {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let begins = line.split(' ').next().is_some_and(|word| word.ends_with(first));
+            if begins && words.iter().all(|word| line.contains(word)) {
+                found.extend(entry.file_name().to_str().and_then(|pid| pid.parse::<i32>().ok()));
+            }
+        }
+        !found.is_empty()
+    });
+    match found.get(draw.among(0..found.len().max(1) as u64) as usize) {
+        Some(&pid) => Hit::new(signal("KILL", pid), format!("kill -9 of {what}, {pid}")),
+        None => Hit::new(false, format!("no {what} any more")),
     }
 }
 

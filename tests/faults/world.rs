@@ -169,7 +169,7 @@ impl World {
              \x20     - {{ table: public.other, window: none }}\n      - {{ table: public.keyed, window: none, load: {{ mode: merge }} }}\n{}",
             self.case.mount().display(),
             lab.get("LAB_TARGET_USER"),
-            greenplum::forced_loader().unwrap_or_else(|| "auto".into()),
+            loader(),
             source("s", "a", lab.get("LAB_MOUNT_A")),
             source("t", "b", lab.get("LAB_MOUNT_B")),
             small(0..SMALL / 2),
@@ -239,15 +239,23 @@ impl World {
 
     /// A database's session for the tests themselves, made anew where the server was restarted.
     pub(crate) fn session(&mut self, side: Side) -> &mut Client {
+        // A session may have lost its segments alone.
+        let asks_all = if side == Side::Target && greenplum::is_target() {
+            "SELECT count(*) FROM gp_dist_random('gp_id')"
+        } else {
+            "SELECT 1"
+        };
         let name = self.case.database().to_owned();
         let client = match side {
             Side::Source => &mut self.case.source,
             Side::Target => &mut self.case.target,
         };
-        if client.simple_query("SELECT 1").is_err() {
+        if client.simple_query(asks_all).is_err() {
             let began = std::time::Instant::now();
             *client = loop {
-                if let Ok(new) = side.open(&name) {
+                if let Ok(mut new) = side.open(&name)
+                    && new.simple_query(asks_all).is_ok()
+                {
                     break new;
                 }
                 assert!(began.elapsed().as_secs() < 30, "the database {name} did not come back");
@@ -327,6 +335,18 @@ impl World {
             if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
         }
         let _ = fs::remove_dir_all(self.case.mount().join("file2GP"));
+    }
+}
+
+/// How rows get into the target: what follows `loader:`.
+fn loader() -> String {
+    match greenplum::forced_loader() {
+        None => "auto".into(),
+        Some(loader) if ["gpfdist", "gpload"].contains(&loader.as_str()) => {
+            let home = greenplum::gphome(&loader).expect("GPFERRY_LAB_GPHOME is needed for that");
+            format!("{loader}, {loader}: {{ {} }}", greenplum::program(&home, &loader))
+        }
+        Some(loader) => loader,
     }
 }
 
