@@ -63,6 +63,8 @@ pub(crate) struct Process {
 pub(crate) struct Net {
     holder: Child,
     address: String,
+    /// As what this side knows the runner.
+    inside: String,
 }
 
 impl Net {
@@ -77,7 +79,7 @@ impl Net {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let net = Self { holder, address: ours.clone() };
+        let net = Self { holder, address: ours.clone(), inside: theirs.clone() };
         let pid = net.holder.id();
         let own = fs::read_link("/proc/self/ns/net").ok()?;
         let began = std::time::Instant::now();
@@ -169,7 +171,7 @@ impl World {
              \x20     - {{ table: public.other, window: none }}\n      - {{ table: public.keyed, window: none, load: {{ mode: merge }} }}\n{}",
             self.case.mount().display(),
             lab.get("LAB_TARGET_USER"),
-            loader(),
+            self.loader(),
             source("s", "a", lab.get("LAB_MOUNT_A")),
             source("t", "b", lab.get("LAB_MOUNT_B")),
             small(0..SMALL / 2),
@@ -265,6 +267,18 @@ impl World {
         client
     }
 
+    /// How rows get into the target: what follows `loader:`.
+    fn loader(&self) -> String {
+        let Some(loader) = greenplum::forced_loader() else { return "auto".into() };
+        if !["gpfdist", "gpload"].contains(&loader.as_str()) {
+            return loader;
+        }
+        let home = greenplum::gphome(&loader).expect("GPFERRY_LAB_GPHOME is needed for that");
+        let here = self.net.as_ref().map_or("127.0.0.1", |net| &net.inside);
+        let program = greenplum::program(&home, &loader).replace("127.0.0.1", here);
+        format!("{loader}, {loader}: {{ {program} }}")
+    }
+
     /// Everything that runs on a source host, but for the servers themselves.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let mut found = Vec::new();
@@ -335,18 +349,6 @@ impl World {
             if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
         }
         let _ = fs::remove_dir_all(self.case.mount().join("file2GP"));
-    }
-}
-
-/// How rows get into the target: what follows `loader:`.
-fn loader() -> String {
-    match greenplum::forced_loader() {
-        None => "auto".into(),
-        Some(loader) if ["gpfdist", "gpload"].contains(&loader.as_str()) => {
-            let home = greenplum::gphome(&loader).expect("GPFERRY_LAB_GPHOME is needed for that");
-            format!("{loader}, {loader}: {{ {} }}", greenplum::program(&home, &loader))
-        }
-        Some(loader) => loader,
     }
 }
 
