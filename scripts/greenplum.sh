@@ -919,7 +919,8 @@ taken_back() {   # no statement …
     printf "\\\\copy (select pg_backend_pid()) to '%s/rows'\n\\\\echo %s %s.\n" "$tmp" "$mark" "$no" >&7 2>/dev/null
     await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; return 1; }
     read -r backend <"$tmp/rows"
-    for statement in BEGIN "$@"; do
+    # Greenplum does not tell these to segment processes that take the place of dead ones, and the texts are made there.
+    for statement in BEGIN 'SET extra_float_digits = 3' "SET lc_monetary = 'C'" "$@"; do
         printf '%s;\n\\echo %s %s.\n' "$statement" "$mark" "$no" >&7 2>/dev/null
         await "$no" || { mine=$state; [[ $mine != - ]] || mine=08006; end_backend "$backend"; return 1; }
         [[ -z $troubled ]] || break

@@ -218,7 +218,7 @@ remove_orphans() {
     while IFS= read -r left; do
         [[ $left =~ \.([0-9]+)\.([0-9]+)\.[A-Za-z0-9]+$ ]] || continue
         [[ $(started_at "${BASH_REMATCH[1]}") == "${BASH_REMATCH[2]}" ]] || rm -rf -- "$left"
-    done < <(find "${TMPDIR:-/tmp}" -maxdepth 1 -type d -user "$(id -u)" -name "gpferry-gpload.$namespace.*" 2>/dev/null)
+    done < <(find /tmp "${TMPDIR:-/tmp}" -maxdepth 1 -type d -user "$(id -u)" -name "gpferry-gpload.$namespace.*" 2>/dev/null)
 }
 
 marked() {

@@ -15,8 +15,8 @@ pub(super) struct Crowds<T>(Mutex<HashMap<TableName, Crowd<T>>>);
 #[derive(Debug)]
 struct Crowd<T> {
     loading: usize,
-    /// Those that wait until one of them is done.
-    aside: VecDeque<T>,
+    /// Those that wait until so few are left that each may come in: with how many it may be loaded at most.
+    aside: VecDeque<(T, usize)>,
 }
 
 impl<T> Default for Crowds<T> {
@@ -32,7 +32,7 @@ impl<T> Crowds<T> {
         let crowd =
             crowds.entry(table.clone()).or_insert_with(|| Crowd { loading: 0, aside: VecDeque::new() });
         if crowd.loading >= most {
-            crowd.aside.push_back(file);
+            crowd.aside.push_back((file, most));
             return None;
         }
         crowd.loading += 1;
@@ -43,14 +43,15 @@ impl<T> Crowds<T> {
     pub(super) fn leave(&self, table: &TableName) -> Option<T> {
         let mut crowds = locked(&self.0);
         let crowd = crowds.get_mut(table)?;
-        let next = crowd.aside.pop_front();
-        if next.is_none() {
-            crowd.loading -= 1;
-            if crowd.loading == 0 {
-                crowds.remove(table);
-            }
+        crowd.loading -= 1;
+        if crowd.aside.front().is_some_and(|(_, most)| crowd.loading < *most) {
+            crowd.loading += 1;
+            return crowd.aside.pop_front().map(|(file, _)| file);
         }
-        next
+        if crowd.loading == 0 {
+            crowds.remove(table);
+        }
+        None
     }
 }
 
@@ -70,6 +71,13 @@ mod tests {
         assert_eq!(crowds.enter(&TableName::parse("a.u").unwrap(), 5, 2), Some(5));
         assert_eq!([(); 4].map(|()| crowds.leave(&t)), [Some(3), Some(4), None, None]);
         assert_eq!(crowds.enter(&t, 6, 2), Some(6));
+        assert_eq!(crowds.leave(&t), None);
+        // One that wants the table for itself waits until it is alone.
+        assert_eq!(
+            [(7, 2), (8, 2), (9, 1)].map(|(file, most)| crowds.enter(&t, file, most)),
+            [Some(7), Some(8), None]
+        );
+        assert_eq!([(); 3].map(|()| crowds.leave(&t)), [None, Some(9), None]);
         assert_eq!([1, 2, 4, 9].map(most_of_a_table), [2, 2, 2, 4]);
     }
 }

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use super::{Session, TargetError};
+use crate::gzip::Trailer;
 use crate::sql;
 
 /// Files of a unit, and who hands them to the segments.
@@ -25,12 +26,16 @@ pub struct ServedFile {
     word: String,
     /// Its size in bytes.
     bytes: u64,
+    /// Its last eight bytes, in hexadecimal digits: checksum and length of the last gzip member.
+    tail: String,
 }
 
 impl ServedFile {
-    /// A file of so many bytes; `None` where no shell can be told its path.
-    pub fn new(path: &Path, bytes: u64) -> Option<Self> {
-        Some(Self { word: sql::shell_word(path.to_str()?)?, bytes })
+    /// A file that was published with this trailer; `None` where no shell can be told its path.
+    pub fn new(path: &Path, trailer: &Trailer) -> Option<Self> {
+        let tail = [trailer.crc32.to_le_bytes(), trailer.isize.to_le_bytes()].concat();
+        let tail = tail.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Self { word: sql::shell_word(path.to_str()?)?, bytes: trailer.bytes, tail })
     }
 }
 
@@ -68,6 +73,18 @@ impl Session {
         let rows = self.touch(&insert(table, &columns, &name), "take the rows")?;
         self.touch(&format!("DROP EXTERNAL TABLE {}", sql::ident(&name)), "drop the external table")?;
         Ok(rows)
+    }
+
+    /// Has a table, given as quoted SQL, rules for INSERT? They are followed by what reads an external table, and not by COPY.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn has_insert_rules(&mut self, table: &str) -> Result<bool, TargetError> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_rewrite WHERE ev_class = CAST({} AS regclass) AND ev_type = '3'",
+            sql::literal(table)
+        );
+        Ok(self.count(&sql, "look for rules")? > 0)
     }
 
     /// What each segment reads in a small file, by the segment's number: nothing is changed, and the caller rolls back.
@@ -173,13 +190,13 @@ fn execute(files: &[ServedFile], segments: usize, lot: usize) -> String {
     format!("EXECUTE {} ON ALL", sql::literal(&command))
 }
 
-/// `set -- PATH BYTES PATH BYTES`.
+/// `set -- PATH BYTES TAIL PATH BYTES TAIL`.
 fn arguments<'f>(files: impl Iterator<Item = &'f ServedFile>) -> String {
-    let words = files.map(|file| format!(" {} {}", file.word, file.bytes));
+    let words = files.map(|file| format!(" {} {} {}", file.word, file.bytes, file.tail));
     format!("set --{}", words.collect::<String>())
 }
 
-/// A command for `sh` that writes the data of the files that `set` names, with their size held against what was
+/// A command for `sh` that writes the data of the files that `set` names, with their size and end held against what was
 /// published: what a segment's host still shows of an older file is not taken for it. Each inflater checks the
 /// checksum and length of every member, and says so by its exit code, which fails the statement.
 fn inflate(set: &str) -> String {
@@ -187,7 +204,9 @@ fn inflate(set: &str) -> String {
         "{set}; for z in igzip pigz gzip; do command -v $z >/dev/null 2>&1 && break; done; \
          while [ $# -gt 0 ]; do n=$(wc -c < \"$1\") || exit 1; \
          [ \"$n\" -eq \"$2\" ] || {{ echo \"$1: $n bytes here, $2 were published\" >&2; exit 1; }}; \
-         $z -dc \"$1\" || exit 1; shift 2; done"
+         [ \"$(tail -c 8 \"$1\" | od -A n -t x1 | tr -d ' ')\" = \"$3\" ] || \
+         {{ echo \"$1: its end is not the one that was published\" >&2; exit 1; }}; \
+         $z -dc \"$1\" || exit 1; shift 3; done"
     )
 }
 
@@ -221,7 +240,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, bytes: u64) -> ServedFile {
-        ServedFile::new(Path::new(path), bytes).unwrap()
+        ServedFile::new(Path::new(path), &Trailer { bytes, crc32: 0x0403_0201, isize: 7 }).unwrap()
     }
 
     #[test]
@@ -235,12 +254,15 @@ mod tests {
     fn one_file_is_read_by_one_segment_and_several_are_dealt_out() {
         let one = execute(&[file("/m/it's", 7)], 4, 6);
         assert!(one.ends_with(" ON SEGMENT 2"), "{one}");
-        assert!(one.starts_with("EXECUTE 'set -- ''/m/it''\"''\"''s'' 7; for z in igzip"), "{one}");
+        assert!(
+            one.starts_with("EXECUTE 'set -- ''/m/it''\"''\"''s'' 7 0102030407000000; for z in igzip"),
+            "{one}"
+        );
         let three = execute(&[file("/a", 1), file("/b", 2), file("/c", 3)], 2, 6);
-        assert!(three.contains("0) set -- ''/a'' 1 ''/c'' 3;; 1) set -- ''/b'' 2;; *) exit 0;;"), "{three}");
+        assert!(three.contains("0) set -- ''/a'' 1 0102030407000000 ''/c'' 3 0102030407000000;; 1) set -- ''/b'' 2 0102030407000000;; *) exit 0;;"), "{three}");
         assert!(three.ends_with(" ON ALL"), "{three}");
         let two = execute(&[file("/a", 1), file("/b", 2)], 8, 0);
-        assert!(two.contains("1) set -- ''/b'' 2;; *)") && !two.contains("2) set"), "{two}");
+        assert!(two.contains("1) set -- ''/b'' 2 0102030407000000;; *)") && !two.contains("2) set"), "{two}");
     }
 
     #[test]

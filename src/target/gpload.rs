@@ -52,7 +52,7 @@ pub struct Gpload {
     pool: PoolOf,
     loads: AtomicU32,
     /// Tables that were made and may be there still.
-    made: Mutex<Vec<String>>,
+    made: Mutex<Vec<Made>>,
     tidied: Once,
 }
 
@@ -76,6 +76,13 @@ pub struct Freight<'a> {
     pub rows: u64,
     /// How long gpload may take.
     pub timeout: Duration,
+}
+
+/// What a load made, and what tells its external table from others.
+#[derive(Debug)]
+struct Made {
+    table: String,
+    file: String,
 }
 
 /// What gpload said at its end.
@@ -127,7 +134,7 @@ impl Gpload {
         let columns = session.external_columns(table, freight.columns)?;
         let mut side = Session::open(&self.address, &self.schema)?;
         self.tidied.call_once(|| tidy(&mut side, &self.schema));
-        let staging = self.staging();
+        let staging = self.staging(&file);
         let types: Vec<String> =
             columns.iter().enumerate().map(|(no, column)| format!("c{no} {}", column.type_name)).collect();
         // Neither way saves a motion of the rows; spread at random, no segment gets more of them than another
@@ -136,7 +143,8 @@ impl Gpload {
         side.touch(&comment(&staging.table, &file, "begun"), "make a table for gpload")?;
         // Held all along, so that no other run takes the table for one that a dead run left
         side.begin()?;
-        side.touch(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", staging.table), "hold a table for gpload")?;
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", staging.table);
+        side.touch(&lock, "hold a table for gpload").map_err(taken_away)?;
         let said = self.call("load", &self.control(&staging, &files), freight.timeout, stop);
         let (rows, done) = settled(&mut side, &staging, freight.timeout)?;
         if rows != freight.rows {
@@ -170,10 +178,13 @@ impl Gpload {
         Ok(rows)
     }
 
-    fn staging(&self) -> Staging {
+    fn staging(&self, file: &str) -> Staging {
         let name = format!("{BEGIN}{}_{}", self.run, self.loads.fetch_add(1, Ordering::SeqCst));
         let table = format!("{}.{}", sql::ident(&self.schema), sql::ident(&name));
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(table.clone());
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Made { table: table.clone(), file: file.to_owned() });
         Staging { table, name }
     }
 
@@ -293,8 +304,10 @@ impl Drop for Gpload {
             return;
         }
         let Ok(mut side) = Session::open(&self.address, &self.schema) else { return };
-        for table in &made {
-            forget(&mut side, table);
+        for Made { table, file } in &made {
+            if forget(&mut side, table) {
+                drop_external(&mut side, &self.schema, file);
+            }
         }
     }
 }
@@ -355,10 +368,25 @@ fn settled(side: &mut Session, staging: &Staging, timeout: Duration) -> Result<(
     Ok((side.count(&format!("SELECT count(*) FROM {}", staging.table), doing)?, done))
 }
 
-/// Ends whoever holds a lock on a table, which nobody but its gpload knows.
+/// A table that was not held yet may be taken for one of a dead run by another: that can be tried again.
+fn taken_away(error: TargetError) -> TargetError {
+    match error.sqlstate() {
+        Some("42P01") => TargetError::Program(ProgramError {
+            what: format!("another run took the table of gpload away: {error}"),
+            remedy: "run again".into(),
+            can_retry: true,
+            misfit: false,
+        }),
+        _ => error,
+    }
+}
+
+/// Ends whoever holds a lock on a table, which nobody but its gpload knows. Locks on segments are listed as well, with
+/// numbers of processes of other hosts: only the coordinator's own count.
 fn terminate(table: &str) -> String {
     format!(
         "SELECT pg_terminate_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks WHERE relation = CAST({} AS regclass) \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND gp_segment_id = -1 \
          AND pid <> pg_backend_pid() AND pid IN (SELECT pid FROM pg_stat_activity)) l",
         sql::literal(table)
     )

@@ -65,11 +65,8 @@ pub(super) fn whole(
     table: &str,
 ) -> Result<u64, NotLoaded> {
     let exported = cargo.exported;
-    let inlet = if exported.columns.is_empty() {
-        Inlet::Copy
-    } else {
-        ground.inlets.choose(session, ground.mount, ground.run, exported.trailer.bytes)?
-    };
+    let inlet =
+        if exported.columns.is_empty() { Inlet::Copy } else { way_in(session, ground, cargo, table)? };
     let rows = match inlet {
         Inlet::Copy => {
             let reader = reader(ground, cargo).map_err(failed)?;
@@ -97,6 +94,22 @@ pub(super) fn whole(
         }
     };
     agree(ground, cargo, rows).map(|()| rows)
+}
+
+/// The way of a unit's files into a table.
+fn way_in(
+    session: &mut Session,
+    ground: Ground<'_>,
+    cargo: &Cargo<'_>,
+    table: &str,
+) -> Result<Inlet, NotLoaded> {
+    let Ground { mount, run, stop, inlets, .. } = ground;
+    let inlet = inlets.choose(session, mount, run, stop, cargo.exported.trailer.bytes)?;
+    if inlet != Inlet::Copy && session.has_insert_rules(table).map_err(fatal_or_failed)? {
+        log::warn!("{table} has rules, which a COPY alone does not follow: it is loaded by COPY");
+        return Ok(Inlet::Copy);
+    }
+    Ok(inlet)
 }
 
 /// What the server reads by itself. Where that fails, the runner looks whether the file is to blame: a server may well

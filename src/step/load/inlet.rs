@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::NotLoaded;
+use crate::gzip::Trailer;
 use crate::inventory::{Inventory, Loader};
 use crate::mount::{Exported, Mount, MountError};
 use crate::remote::ssh::Pool;
@@ -58,6 +59,7 @@ impl Inlets {
         session: &mut Session,
         mount: &Mount,
         run: &str,
+        stop: &Stop,
         bytes: u64,
     ) -> Result<Inlet, NotLoaded> {
         if self.wish.loader == Loader::Copy || (self.wish.loader == Loader::Auto && bytes < LARGE) {
@@ -70,11 +72,14 @@ impl Inlets {
         let auto = self.wish.loader == Loader::Auto;
         let sight = match inlet {
             Inlet::Segments => self.sight(session, |session| prove(session, mount, &self.root, run))?,
-            Inlet::Gpfdist if auto => self.sight(session, |session| {
-                prove_gpfdist(session, mount, &self.gpfdist, run).map_err(Unproven::Told)
+            Inlet::Gpfdist => self.sight(session, |session| {
+                // What is demanded is tried again; `auto` has another way.
+                prove_gpfdist(session, mount, &self.gpfdist, run, stop).map_err(|no| match no {
+                    Unproven::Target(error) if !auto && error.can_retry() => Unproven::Target(error),
+                    no => Unproven::Told(no.plain()),
+                })
             })?,
-            // What is demanded, each file shows by itself.
-            Inlet::Copy | Inlet::Gpfdist | Inlet::Gpload => Ok(()),
+            Inlet::Copy | Inlet::Gpload => Ok(()),
         };
         match sight {
             Ok(()) => Ok(inlet),
@@ -106,7 +111,10 @@ impl Inlets {
         if let (Err(no), Loader::Auto) = (&seen, self.wish.loader) {
             log::warn!("files are loaded by COPY: {} (try: {})", no.why, no.remedy);
         }
-        *sight = Some(seen.clone());
+        // What an operator demands may be mended while the run goes on.
+        if seen.is_ok() || self.wish.loader == Loader::Auto {
+            *sight = Some(seen.clone());
+        }
         Ok(seen)
     }
 
@@ -131,8 +139,7 @@ impl Inlets {
 
     /// A unit's files, as the segments see them.
     pub(super) fn served(&self, exported: &Exported) -> Result<Vec<ServedFile>, NotLoaded> {
-        let served =
-            exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), trailer.bytes));
+        let served = exported.files().map(|(file, trailer)| ServedFile::new(&self.root.join(file), &trailer));
         let no = "the mount's path cannot be written in a command";
         served.collect::<Option<_>>().ok_or_else(|| failed(&impossible(Loader::Segments, no, COPY)))
     }
@@ -161,6 +168,16 @@ pub enum Unproven {
 }
 
 impl Unproven {
+    /// In the words of who could not prove it.
+    pub fn plain(self) -> Impossible {
+        match self {
+            Self::Told(no) => no,
+            Self::Mount(error) => Impossible { why: error.to_string(), remedy: error.remedy() },
+            Self::Target(error) => Impossible { why: error.to_string(), remedy: error.remedy() },
+            no @ (Self::Other(_) | Self::Missing(..) | Self::Path) => no.told(Path::new("")),
+        }
+    }
+
     /// In words, with what to try.
     pub fn told(self, root: &Path) -> Impossible {
         let shown = root.display();
@@ -192,8 +209,8 @@ impl Unproven {
 /// [`Unproven`].
 pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Result<(), Unproven> {
     let sign = mount.sign(run).map_err(Unproven::Mount)?;
-    let bytes = sign.text().len() as u64;
-    let file = ServedFile::new(&root.join(sign.file()), bytes).ok_or(Unproven::Path)?;
+    let none = Trailer { bytes: 0, crc32: 0, isize: 0 };
+    let file = ServedFile::new(&root.join(sign.file()), &none).ok_or(Unproven::Path)?;
     let read = session.segments_read(&file, run).map_err(Unproven::Target)?;
     let all = session.facts().cluster.as_ref().map_or(0, |cluster| cluster.segments);
     let others: Vec<i32> =
@@ -211,26 +228,25 @@ pub fn prove(session: &mut Session, mount: &Mount, root: &Path, run: &str) -> Re
 /// rolls back.
 ///
 /// # Errors
-/// [`Impossible`] in the words of who could not do it.
+/// [`Unproven`].
 pub fn prove_gpfdist(
     session: &mut Session,
     mount: &Mount,
     gpfdist: &Gpfdist,
     run: &str,
-) -> Result<(), Impossible> {
-    let of = |error: &TargetError| Impossible { why: error.to_string(), remedy: error.remedy() };
-    let sign =
-        mount.sign(run).map_err(|error| Impossible { why: error.to_string(), remedy: error.remedy() })?;
+    stop: &Stop,
+) -> Result<(), Unproven> {
+    let sign = mount.sign(run).map_err(Unproven::Mount)?;
     let urls = gpfdist
-        .urls(&[sign.file()], 1, &Stop::default())
-        .map_err(|error| of(&TargetError::Program(error)))?;
-    let read = session.gpfdist_serves(&urls[0], run).map_err(|error| of(&error))?;
+        .urls(&[sign.file()], 1, stop)
+        .map_err(|error| Unproven::Target(TargetError::Program(error)))?;
+    let read = session.gpfdist_serves(&urls[0], run).map_err(Unproven::Target)?;
     if read == [sign.text()] {
         return Ok(());
     }
-    Err(Impossible {
+    Err(Unproven::Told(Impossible {
         why: format!("{} is another file than the one that the runner left on the mount", urls[0]),
         remedy: "let it serve the mount's subdirectory: target.gpfdist.mount, or target.gpfdist.url with the directory"
             .into(),
-    })
+    }))
 }

@@ -13,6 +13,7 @@ use crate::step::load::Inlets;
 use crate::step::load::inlet::{
     Choice, Impossible, Inlet, Unproven, Wish, prove, prove_gpfdist, way_of_large,
 };
+use crate::stop::Stop;
 use crate::target::{Gpfdist, Gpload, ProgramError, Session, TargetError};
 
 /// How long the target may take to let us in.
@@ -107,10 +108,10 @@ fn through_gpfdist(
     };
     let gpfdist = Gpfdist::new(ground.inventory, ground.run, ground.pool);
     session.begin()?;
-    let seen = prove_gpfdist(session, &mount, &gpfdist, ground.run);
+    let seen = prove_gpfdist(session, &mount, &gpfdist, ground.run, &Stop::default());
     session.rollback()?;
     Ok(match seen {
         Ok(()) => Loading::Chosen(choice),
-        Err(no) => Loading::Blind(no),
+        Err(no) => Loading::Blind(no.plain()),
     })
 }
