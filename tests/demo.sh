@@ -213,6 +213,7 @@ type_in 0 'cat inventory.yml'
 heading "What is due? (changes nothing)"
 type_in 0 'gpferry plan'
 said '7 units to move'
+said 'loading: by COPY, since the target has no segments'
 
 heading "Move it: export over SSH into the shared directory, load into the target"
 type_in 0 'gpferry run'

@@ -11,26 +11,13 @@ use flate2::write::GzEncoder;
 
 use crate::greenplum::{gphome, program};
 use crate::support::{Case, Ran, lab, ran};
+use crate::ways::{EXTERNAL, awkward, damage};
 
 /// A table of 1,000 awkward rows in the source, that gpfdist is to serve.
 fn case(name: &str) -> Option<Case> {
     gphome(&format!("gpfdist, {name}"))?;
-    let mut case = Case::new(&format!("gpfdist_{name}"));
-    case.both("CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(8,2), at timestamptz)");
-    case.source
-        .batch_execute(
-            "INSERT INTO t SELECT i, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE E'line \\n, \"\\\\' || i END, \
-             i / 7.0, timestamptz '2021-08-10' + i * interval '1 minute' FROM generate_series(1, 1000) i",
-        )
-        .unwrap();
-    case.inventory(&["{ table: public.t, window: none }"]);
-    if crate::greenplum::forced_loader().is_none() {
-        case.load_by("gpfdist");
-    }
-    Some(case)
+    Some(awkward(&format!("gpfdist_{name}"), "gpfdist", "v"))
 }
-
-const EXTERNAL: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'gpferry%' AND relstorage = 'x'";
 
 /// No process.
 const NONE: [u32; 0] = [];
@@ -189,12 +176,7 @@ fn one_that_runs_already_is_used_and_left_alone() {
 fn a_file_that_is_damaged_is_named_and_exported_again() {
     let Some(mut case) = case("damaged") else { return };
     case.gpferry(&["export"]).expect(0);
-    let path = case.only_file();
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
-    let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let file = damage(&case);
     case.gpferry(&["load"]).expect(3).says("is damaged").says(&file);
     assert_eq!((case.count("SELECT count(*) FROM t"), case.count(EXTERNAL)), (0, 0));
     case.gpferry(&["run"]).expect(0);

@@ -9,23 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::greenplum::gphome;
 use crate::support::{Case, lab};
+use crate::ways::awkward;
 
 /// A table of 1,000 awkward rows in the source, that gpload is to load.
 fn case(name: &str) -> Option<Case> {
     gphome(&format!("gpload, {name}"))?;
-    let mut case = Case::new(&format!("gpload_{name}"));
-    case.both("CREATE TABLE t (id int PRIMARY KEY, \"V ü\" text, n numeric(8,2), at timestamptz)");
-    case.source
-        .batch_execute(
-            "INSERT INTO t SELECT i, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE E'line \\n, \"\\\\' || i END, \
-             i / 7.0, timestamptz '2021-08-10' + i * interval '1 minute' FROM generate_series(1, 1000) i",
-        )
-        .unwrap();
-    case.inventory(&["{ table: public.t, window: none }"]);
-    if crate::greenplum::forced_loader().is_none() {
-        case.load_by("gpload");
-    }
-    Some(case)
+    Some(awkward(&format!("gpload_{name}"), "gpload", "\"V ü\""))
 }
 
 /// What gpload and gpferry make in a target, and must not leave there.

@@ -39,4 +39,5 @@ mod ssh;
 mod support;
 mod target;
 mod time_limits;
+mod ways;
 mod windows;

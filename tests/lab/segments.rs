@@ -7,28 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::greenplum::is_missing_for;
 use crate::support::{Case, lab};
+use crate::ways::{EXTERNAL, awkward, damage};
 
 /// A table of 1,000 awkward rows in the source, that segments are to load.
 fn case(name: &str) -> Option<Case> {
     if is_missing_for(&format!("segments that load, {name}")) {
         return None;
     }
-    let mut case = Case::new(&format!("segments_{name}"));
-    case.both("CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(8,2), at timestamptz)");
-    case.source
-        .batch_execute(
-            "INSERT INTO t SELECT i, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE E'line \\n, \"\\\\' || i END, \
-             i / 7.0, timestamptz '2021-08-10' + i * interval '1 minute' FROM generate_series(1, 1000) i",
-        )
-        .unwrap();
-    case.inventory(&["{ table: public.t, window: none }"]);
-    if crate::greenplum::forced_loader().is_none() {
-        case.load_by("segments");
-    }
-    Some(case)
+    Some(awkward(&format!("segments_{name}"), "segments", "v"))
 }
-
-const EXTERNAL: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'gpferry%' AND relstorage = 'x'";
 
 #[test]
 fn what_segments_read_is_what_was_in_the_source() {
@@ -47,21 +34,14 @@ fn a_plan_says_by_what_way_rows_get_in() {
         .expect(0)
         .says("the segments read every file themselves, since the inventory says so");
     case.edit_inventory("loader: segments", "loader: auto");
-    case.gpferry(&["plan"])
-        .expect(0)
-        .says("by COPY through the coordinator, since 2 segments on 1 host are too few");
+    case.gpferry(&["plan"]).expect(0).says("by COPY, since 2 segments on 1 host are too few");
 }
 
 #[test]
 fn a_file_that_is_damaged_is_named_and_exported_again() {
     let Some(mut case) = case("damaged") else { return };
     case.gpferry(&["export"]).expect(0);
-    let path = case.only_file();
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
-    let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let file = damage(&case);
     case.gpferry(&["load"]).expect(3).says("is damaged").says(&file);
     assert_eq!((case.count("SELECT count(*) FROM t"), case.count(EXTERNAL)), (0, 0));
     case.gpferry(&["run"]).expect(0);
@@ -139,9 +119,7 @@ fn a_target_without_segments_cannot_load_by_them() {
     case.both("CREATE TABLE t (id int)");
     case.source.batch_execute("INSERT INTO t VALUES (1)").unwrap();
     case.inventory(&["{ table: public.t, window: none }"]);
-    case.gpferry(&["plan"])
-        .expect(0)
-        .says("by COPY through the coordinator, since the target has no segments");
+    case.gpferry(&["plan"]).expect(0).says("by COPY, since the target has no segments");
     case.load_by("segments");
     case.gpferry(&["run"]).expect(3).says("`loader: segments` is not possible: the target has no segments");
     case.gpferry(&["preflight"]).expect(13).says("`loader: segments` is not possible");

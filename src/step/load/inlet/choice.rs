@@ -1,7 +1,5 @@
 //! The choice of the way, which follows from what the server is, who the user is and what the operator wrote. Pure.
 
-use std::fmt;
-
 use crate::inventory::{Loader, Target};
 use crate::target::{Cluster, Facts};
 
@@ -22,17 +20,6 @@ pub enum Inlet {
     Gpfdist,
     /// gpload, into a table of gpferry's own, and on from there.
     Gpload,
-}
-
-impl fmt::Display for Inlet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Copy => "copy",
-            Self::Segments => "segments",
-            Self::Gpfdist => "gpfdist",
-            Self::Gpload => "gpload",
-        })
-    }
 }
 
 /// A way and the reason for it.
@@ -139,7 +126,7 @@ pub fn words(loader: Loader, choice: &Choice) -> String {
     };
     let why = &choice.why;
     match choice.inlet {
-        Inlet::Copy => format!("by COPY through the coordinator, since {why}"),
+        Inlet::Copy => format!("by COPY, since {why}"),
         Inlet::Segments => format!("the segments read {files} themselves, since {why}{others}"),
         Inlet::Gpfdist => format!("the segments read {files} from gpfdist, since {why}{others}"),
         Inlet::Gpload => format!("gpload loads {files} into a table of its own, since {why}{others}"),
@@ -211,10 +198,10 @@ mod tests {
             planned(wish(Loader::Segments), &facts(None)),
         ];
         insta::assert_snapshot!(told.join("\n"), @r"
-            by COPY through the coordinator, since the target has no segments
-            by COPY through the coordinator, since 2 segments on 2 hosts are too few to outdo it
+            by COPY, since the target has no segments
+            by COPY, since 2 segments on 2 hosts are too few to outdo it
             the segments read files of 16 MiB and more themselves, since there are 16 segments on 2 hosts; the others by COPY; gpferry preflight proves that they see the mount
-            by COPY through the coordinator, since only a superuser may have segments run commands
+            by COPY, since only a superuser may have segments run commands
             the segments read every file themselves, since the inventory says so; gpferry preflight proves that they see the mount
             `loader: segments` is not possible: the target has no segments (try: write `loader: auto` or `loader: copy` at the target)
             ");
