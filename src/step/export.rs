@@ -1,28 +1,31 @@
 //! One batch of units, exported by one run of the script, each proven on the mount before it counts.
 
+mod proof;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::json;
 
 use super::snapshot::{EXPORT, JOINED, Place, Ticket};
 use super::{Stage, UnitFailure, argv};
 use crate::gzip::Trailer;
 use crate::inventory::Source;
-use crate::mount::{Columns, Exported, Manifest, Mount, MountError};
+use crate::mount::{Columns, Exported, Manifest, Mount};
 use crate::source::protocol::ProtocolError;
 use crate::source::segments::{self, Parts};
 use crate::source::{Conversation, Line, Reply, Request, Script, SourceError, rows, settings};
 use crate::sql;
 use crate::stop::Stop;
-use crate::unit::{self, Unit};
+use crate::unit::Unit;
+
+use proof::{Published, outcome, prove};
+pub(super) use proof::{Written, record};
 
 /// How often a running batch looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -335,136 +338,6 @@ fn request(
 /// What unfinished files are named by.
 fn part_tag(ground: Ground<'_>, attempt: u32) -> String {
     format!("{}.{attempt}", ground.run)
-}
-
-/// What the script said of a published file.
-struct Published {
-    rows: u64,
-    bytes: u64,
-    took: Duration,
-    compressor: String,
-    began: Timestamp,
-    /// By segment, where segments wrote it.
-    parts: Vec<(u32, Trailer)>,
-}
-
-fn outcome(seen: Result<Exported, MountError>, took: Duration) -> Outcome {
-    match seen {
-        Ok(exported) => Outcome::Exported { exported: Arc::new(exported), took },
-        Err(error) => Outcome::Failed(UnitFailure::of_mount(Stage::Export, &error)),
-    }
-}
-
-/// Sees the file from here, and writes the manifest line.
-fn prove(
-    ground: Ground<'_>,
-    order: &Order<'_>,
-    published: &Published,
-    until: Instant,
-) -> Result<Exported, MountError> {
-    let parts = match &order.segments {
-        Some(by) => seen_parts(ground, order, by, published, until)?,
-        None => Box::default(),
-    };
-    let trailer = if parts.is_empty() {
-        ground.mount.open_published(&order.file, published.bytes, until, ground.stop)?.1
-    } else {
-        Trailer::of_parts(&parts)
-    };
-    let exported = Exported {
-        file: order.file.clone(),
-        rows: published.rows,
-        trailer,
-        columns: Columns::clone(&order.columns),
-        left_out: order.unit.rows.left_out(),
-        parts,
-    };
-    let written = Written {
-        compressor: &published.compressor,
-        settings: "DateStyle=ISO,YMD TimeZone=UTC IntervalStyle=postgres extra_float_digits=3 bytea_output=hex \
-                   client_encoding=UTF8",
-        script: ground.script.digest(),
-        began: published.began,
-        took: published.took,
-    };
-    record(ground, order, &exported, &written)?;
-    Ok(exported)
-}
-
-/// Sees each part from here: one of every segment, and each as its segment sees it.
-fn seen_parts(
-    ground: Ground<'_>,
-    order: &Order<'_>,
-    by: &BySegments,
-    published: &Published,
-    until: Instant,
-) -> Result<Box<[Trailer]>, MountError> {
-    let mut parts = published.parts.clone();
-    parts.sort_unstable_by_key(|(segment, _)| *segment);
-    let one_of_each = parts.iter().map(|(segment, _)| *segment).eq(0..by.primaries);
-    let path = || ground.mount.path(&unit::parts_path(&order.file));
-    if !one_of_each || !parts.iter().all(|(_, trailer)| trailer.is_whole()) {
-        return Err(MountError::Parts { path: path(), found: parts.len(), wanted: by.primaries });
-    }
-    for (segment, trailer) in &parts {
-        let file = unit::part_path(&order.file, *segment as usize);
-        let (_, seen) = ground.mount.open_published(&file, trailer.bytes, until, ground.stop)?;
-        if seen != *trailer {
-            return Err(MountError::Changed { path: ground.mount.path(&file) });
-        }
-    }
-    Ok(parts.into_iter().map(|(_, trailer)| trailer).collect())
-}
-
-/// How a file came to be, for its manifest line.
-pub(super) struct Written<'a> {
-    pub(super) compressor: &'a str,
-    pub(super) settings: &'a str,
-    pub(super) script: &'a str,
-    pub(super) began: Timestamp,
-    pub(super) took: Duration,
-}
-
-/// Writes the manifest line of each of a unit's files.
-pub(super) fn record(
-    ground: Ground<'_>,
-    order: &Order<'_>,
-    exported: &Exported,
-    written: &Written<'_>,
-) -> Result<(), MountError> {
-    let parts = exported.parts.len();
-    let lines: Vec<_> = exported
-        .files()
-        .enumerate()
-        .map(|(no, (file, trailer))| {
-            let mut line = json!({
-                "version": 1,
-                "source": order.unit.key.source,
-                "unit": order.unit.key.id,
-                "job": order.unit.job,
-                "file": file,
-                "columns": order.columns,
-                "rows": exported.rows,
-                "bytes": trailer.bytes,
-                "crc32": format!("{:08x}", trailer.crc32),
-                "data_bytes_mod_4gib": trailer.isize,
-                "compressor": written.compressor,
-                "settings": written.settings,
-                "script": written.script,
-                "began": written.began.to_string(),
-                "ended": Timestamp::now().to_string(),
-                "seconds": (written.took.as_secs_f64() * 100.0).round() / 100.0,
-            });
-            if parts > 0 {
-                // Nobody counted the rows of one part.
-                line["rows"] = serde_json::Value::Null;
-                line["part"] = json!({ "no": no, "of": parts, "rows_of_all": exported.rows });
-            }
-            line
-        })
-        .collect();
-    let mut manifest = ground.manifest.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.iter().try_for_each(|line| manifest.append(line))
 }
 
 fn refused(

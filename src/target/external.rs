@@ -70,7 +70,8 @@ impl Session {
             Origin::Gpfdist(urls) => location(urls),
         };
         self.touch(&create(&name, &columns, &from), "make an external table")?;
-        let rows = self.touch(&insert(table, &columns, &name), "take the rows")?;
+        let rows =
+            self.touch(&insert(table, &columns, &names(&columns), &sql::ident(&name)), "take the rows")?;
         self.touch(&format!("DROP EXTERNAL TABLE {}", sql::ident(&name)), "drop the external table")?;
         Ok(rows)
     }
@@ -166,11 +167,15 @@ fn create(name: &str, columns: &[Column], from: &str) -> String {
     )
 }
 
-fn insert(table: &str, columns: &[Column], name: &str) -> String {
-    let names = sql::idents(columns.iter().map(|column| column.name.as_str()));
+/// Appends rows to a table's columns: `from` is what stands for them in `rows`, as SQL.
+pub(super) fn insert(table: &str, columns: &[Column], from: &str, rows: &str) -> String {
     let overriding =
         if columns.iter().any(|column| column.numbered) { " OVERRIDING SYSTEM VALUE" } else { "" };
-    format!("INSERT INTO {table} ({names}){overriding} SELECT {names} FROM {}", sql::ident(name))
+    format!("INSERT INTO {table} ({}){overriding} SELECT {from} FROM {rows}", names(columns))
+}
+
+fn names(columns: &[Column]) -> String {
+    sql::idents(columns.iter().map(|column| column.name.as_str()))
 }
 
 /// The files are dealt out to the segments; one alone goes to one of them, so that units beside each other are read
@@ -273,15 +278,15 @@ mod tests {
         insta::assert_snapshot!(
             [
                 create("gpferry_read_r", &columns, "EXECUTE 'c' ON ALL"),
-                insert("\"s\".\"t\"", &columns, "gpferry_read_r"),
-                insert("\"s\".\"t\"", &[column("a", true)], "gpferry_read_r"),
+                insert("\"s\".\"t\"", &columns, &names(&columns), "\"gpferry_read_r\""),
+                insert("\"s\".\"t\"", &[column("a", true)], "c0", "gpferry.x"),
                 ask_segments("gpferry_read_r", &file("/m n/x", 1)),
             ]
             .join("\n"),
             @r#"
             CREATE READABLE EXTERNAL WEB TEMP TABLE "gpferry_read_r" ("b""" integer, "a" integer) EXECUTE 'c' ON ALL FORMAT 'csv' ENCODING 'UTF8'
             INSERT INTO "s"."t" ("b""", "a") SELECT "b""", "a" FROM "gpferry_read_r"
-            INSERT INTO "s"."t" ("a") OVERRIDING SYSTEM VALUE SELECT "a" FROM "gpferry_read_r"
+            INSERT INTO "s"."t" ("a") OVERRIDING SYSTEM VALUE SELECT c0 FROM gpferry.x
             CREATE READABLE EXTERNAL WEB TEMP TABLE "gpferry_read_r" (segment integer, word text) EXECUTE 'w=$(cat ''/m n/x'') || exit 1; echo "$GP_SEGMENT_ID,$w"' ON ALL FORMAT 'csv' ENCODING 'UTF8'
             "#
         );

@@ -64,7 +64,7 @@ fn batch_with(
         fs::write(path, bytes).unwrap();
     }
     for (no, bytes) in parts.iter().enumerate() {
-        let path = mount.path(&unit::part_path(&orders[0].file, no));
+        let path = mount.path(&crate::unit::part_path(&orders[0].file, no));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }

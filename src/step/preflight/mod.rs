@@ -19,6 +19,7 @@ mod mount;
 pub mod mountinfo;
 mod reach;
 mod runner;
+mod source;
 mod tables;
 mod target;
 #[cfg(test)]
@@ -176,7 +177,7 @@ impl Preflight {
         checks.retain(|check| check.id != "mount.write" || !explained.contains(&check.subject.as_str()));
         checks.extend(numbers);
         for source in &gathered.sources {
-            checks.extend(tables::source(source));
+            checks.extend(source::checks(source));
         }
         if let Some(target) = &gathered.target {
             checks.extend(tables::target(target, &gathered.sources));
