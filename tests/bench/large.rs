@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::Ways;
 use crate::support::Case;
-use crate::world::{csv_megabytes, fill, floor, gpferry, hand_pipeline, reset};
+use crate::world::{csv_megabytes, fill, floor, gpferry, hand_pipeline, other, others, reset};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     let mut case = Case::new("bench_large");
@@ -16,7 +16,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         "\n{} rows, {megabytes:.0} MB of CSV, primary key of four columns; medians of {}",
         settings.rows, settings.rounds
     );
-    let mut ways = Ways::new(&["hand", "floor", "gpferry"]);
+    let mut ways = Ways::new(&[&["hand", "floor", "gpferry"], others().as_slice()].concat());
     for _ in 0..settings.rounds {
         reset(&mut case, &["large"]);
         let hand = hand_pipeline(&case, &["large"]);
@@ -25,7 +25,12 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         reset(&mut case, &["large"]);
         let ours = gpferry(&case, &["run"]);
         assert_eq!(case.count("SELECT count(*) FROM large"), i64::try_from(settings.rows).unwrap());
-        ways.round(&[hand, floor, ours]);
+        let mut round = vec![hand, floor, ours];
+        for program in others() {
+            reset(&mut case, &["large"]);
+            round.push(other(&case, program, &["run"]));
+        }
+        ways.round(&round);
     }
     let told = ways.finish();
     let against =

@@ -8,6 +8,8 @@
 //! - `GPFERRY_BENCH_ROUNDS` (5) is how often each way is measured, `GPFERRY_BENCH_ROWS` (2000000) and
 //!   `GPFERRY_BENCH_TABLES` (9038) how much is moved;
 //! - `GPFERRY_BENCH_LONG=1` adds 5 and 10 million rows to the curve, and pgcopydb over the many tables;
+//! - `GPFERRY_BENCH_AGAINST=/path/to/gpferry,…` measures other builds in the same rounds (`large`, `peers`, `tiny`): is a
+//!   change faster?
 //! - `GPFERRY_BENCH_WRITE=1` puts the tables into `docs/performance.md` and the plots beside it. Without it they are
 //!   written to `target/bench/` alone, as `bench.json` is.
 
@@ -81,6 +83,10 @@ fn main() {
     for part in &only {
         assert!(PARTS.iter().any(|(name, _)| name == part), "GPFERRY_BENCH_ONLY: there is no part `{part}`");
     }
+    assert!(
+        world::others().is_empty() || !is_set("GPFERRY_BENCH_WRITE"),
+        "GPFERRY_BENCH_AGAINST is for looking, not for docs/performance.md"
+    );
     // Before the lab starts: what it starts is counted with it.
     let meter = cpu::meter();
     println!("CPU seconds by {}", meter.how());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::{Measured, Ways, measured};
 use crate::support::{Case, lab};
-use crate::world::{csv_megabytes, fill, forget, gpferry};
+use crate::world::{csv_megabytes, fill, forget, gpferry, other, others};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     if Command::new("pgcopydb").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
@@ -23,7 +23,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         "\ninitial load of {} rows, {megabytes:.0} MB of CSV, table and key included; medians of {}",
         settings.rows, settings.rounds
     );
-    let mut ways = Ways::new(&["pgcopydb", "gpferry"]);
+    let mut ways = Ways::new(&[&["pgcopydb", "gpferry"], others().as_slice()].concat());
     for _ in 0..settings.rounds {
         let theirs = round(&mut case, pgcopydb);
         let ours = round(&mut case, |case| gpferry(case, &["run", "--create-tables"]));
@@ -31,7 +31,11 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         assert_eq!(rows, i64::try_from(settings.rows).unwrap());
         let key = "SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND conrelid = 'large'::regclass";
         assert_eq!(case.count(key), 1);
-        ways.round(&[theirs, ours]);
+        let mut goes = vec![theirs, ours];
+        for program in others() {
+            goes.push(round(&mut case, |case| other(case, program, &["run", "--create-tables"])));
+        }
+        ways.round(&goes);
     }
     json!({ "rows": settings.rows, "csv_mb": megabytes, "ways": ways.finish() })
 }

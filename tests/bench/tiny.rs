@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::Ways;
 use crate::support::Case;
-use crate::world::{gpferry, hand_pipeline, reset};
+use crate::world::{gpferry, hand_pipeline, other, others, reset};
 
 /// Tables that the hand loop is measured over.
 const SAMPLE: usize = 200;
@@ -63,7 +63,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         rows_of(tables),
         settings.rounds
     );
-    let mut ways = Ways::new(&["hand", "gpferry"]);
+    let mut ways = Ways::new(&[&["hand", "gpferry"], others().as_slice()].concat());
     for _ in 0..settings.rounds {
         reset(&mut case, &all[..sample]);
         let hand = hand_pipeline(&case, &all[..sample]).times(tables as f64 / sample as f64);
@@ -71,7 +71,12 @@ pub(crate) fn measure(settings: &Settings) -> Value {
         let ours = gpferry(&case, &["run"]);
         let loaded = case.count("SELECT sum(rows_loaded)::bigint FROM gpferry.load_log");
         assert_eq!(loaded, i64::try_from(rows_of(tables)).unwrap());
-        ways.round(&[hand, ours]);
+        let mut round = vec![hand, ours];
+        for program in others() {
+            reset(&mut case, &all);
+            round.push(other(&case, program, &["run"]));
+        }
+        ways.round(&round);
     }
     let told = ways.finish();
     let one_to = 1.0 / told["gpferry"]["ratio"].as_f64().unwrap();

@@ -101,14 +101,35 @@ pub(crate) fn shell(case: &Case, pipeline: &str) -> bool {
 
 /// A whole run of the binary.
 pub(crate) fn gpferry(case: &Case, args: &[&str]) -> Measured {
-    measured(|| told(case, args).0)
+    measured(|| told(case.command(args)).0)
+}
+
+/// Other builds of gpferry, each of which is a way of its own beside this one: `GPFERRY_BENCH_AGAINST`, their paths with
+/// commas between.
+pub(crate) fn others() -> Vec<&'static str> {
+    let paths = std::env::var("GPFERRY_BENCH_AGAINST").unwrap_or_default();
+    paths.leak().split(',').map(str::trim).filter(|path| !path.is_empty()).collect()
+}
+
+/// A whole run of another build.
+pub(crate) fn other(case: &Case, program: &str, args: &[&str]) -> Measured {
+    let this = case.command(args);
+    let mut command = Command::new(program);
+    command.args(this.get_args());
+    for (name, value) in this.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    measured(|| told(command).0)
 }
 
 /// The same, with its JSON document.
 pub(crate) fn gpferry_told(case: &Case, args: &[&str]) -> (Measured, serde_json::Value) {
     let mut document = serde_json::Value::Null;
     let measured = measured(|| {
-        let (peak, stdout) = told(case, &[args, &["--format", "json"]].concat());
+        let (peak, stdout) = told(case.command(&[args, &["--format", "json"]].concat()));
         document = serde_json::from_slice(&stdout).unwrap_or_default();
         peak
     });
@@ -116,9 +137,8 @@ pub(crate) fn gpferry_told(case: &Case, args: &[&str]) -> (Measured, serde_json:
 }
 
 /// Runs the binary; the most resident memory that it had, and what it said.
-fn told(case: &Case, args: &[&str]) -> (u64, Vec<u8>) {
-    let mut command = case.command(args);
-    command.arg("--no-progress").stdout(Stdio::piped()).stderr(Stdio::piped());
+fn told(mut command: Command) -> (u64, Vec<u8>) {
+    command.arg("--no-progress").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let (peak, over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -138,7 +158,7 @@ fn told(case: &Case, args: &[&str]) -> (u64, Vec<u8>) {
     });
     if !output.status.success() {
         std::io::stdout().write_all(&[output.stdout, output.stderr].concat()).unwrap();
-        panic!("gpferry {args:?} ended with {}", output.status);
+        panic!("{command:?} ended with {}", output.status);
     }
     (peak.into_inner(), output.stdout)
 }
