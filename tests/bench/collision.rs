@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::{Measured, Ways};
 use crate::support::Case;
-use crate::world::{fill, gpferry, reset};
+use crate::world::{fill, gpferry, inventory, reset};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     let rows = settings.rows / 2;
@@ -15,9 +15,12 @@ pub(crate) fn measure(settings: &Settings) -> Value {
     // As with a table that the load made: its owner may take dead rows away.
     let owner = crate::support::lab().get("LAB_TARGET_USER");
     case.target.batch_execute(&format!("ALTER TABLE large OWNER TO {owner}")).unwrap();
-    case.inventory(&[
-        "{ table: public.large, window: none, export: { slice_bytes: 1TiB }, load: { on_pk_violation: quarantine, rejects: allow } }",
-    ]);
+    inventory(
+        &case,
+        &[
+            "{ table: public.large, window: none, export: { slice_bytes: 1TiB }, load: { on_pk_violation: quarantine, rejects: allow } }",
+        ],
+    );
     println!("\n{rows} rows, one of which collides, and `on_pk_violation: quarantine`; loads alone");
     let mut ways = Ways::new(&["clean", "the first collides", "the middle one", "the last"]);
     for _ in 0..settings.rounds {

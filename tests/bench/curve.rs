@@ -7,7 +7,7 @@ use crate::measure::{Measured, median, mib};
 use crate::peers::pgcopydb;
 use crate::support::Case;
 use crate::tiny::{make, rows_of};
-use crate::world::{fill, forget, gpferry, reset};
+use crate::world::{fill, forget, gpferry, inventory, reset};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     let rounds = settings.rounds.min(3);
@@ -27,7 +27,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
 fn over_rows(rows: usize, rounds: usize) -> Value {
     let mut case = Case::new("bench_curve");
     fill(&mut case, rows);
-    case.inventory(&["{ table: public.large, window: none }"]);
+    inventory(&case, &["{ table: public.large, window: none }"]);
     let goes: Vec<Measured> = (0..rounds)
         .map(|_| {
             reset(&mut case, &["large"]);
@@ -60,7 +60,7 @@ fn over_tables(settings: &Settings, rounds: usize) -> Value {
             .iter()
             .map(|schema| format!("{{ tables: \"{schema}.*\", window: none }}"))
             .collect();
-        case.inventory(&entries.iter().map(String::as_str).collect::<Vec<_>>());
+        inventory(&case, &entries.iter().map(String::as_str).collect::<Vec<_>>());
         let these: Vec<&str> = names[..size].iter().map(String::as_str).collect();
         let goes: Vec<Measured> = (0..rounds)
             .map(|_| {

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::Ways;
 use crate::support::Case;
-use crate::world::{csv_megabytes, fill, floor, gpferry, hand_pipeline, other, others, reset};
+use crate::world::{csv_megabytes, fill, floor, gpferry, hand_pipeline, inventory, other, others, reset};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     let mut case = Case::new("bench_large");
     fill(&mut case, settings.rows);
-    case.inventory(&["{ table: public.large, window: none }"]);
+    inventory(&case, &["{ table: public.large, window: none }"]);
     let megabytes = csv_megabytes(&case);
     println!(
         "\n{} rows, {megabytes:.0} MB of CSV, primary key of four columns; medians of {}",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::{Measured, Ways, measured};
 use crate::support::{Case, lab};
-use crate::world::{csv_megabytes, fill, forget, gpferry, other, others};
+use crate::world::{csv_megabytes, fill, forget, gpferry, inventory, other, others};
 
 pub(crate) fn measure(settings: &Settings) -> Value {
     if Command::new("pgcopydb").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
@@ -17,7 +17,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
     }
     let mut case = Case::new("bench_peers");
     fill(&mut case, settings.rows);
-    case.inventory(&["{ table: public.large, window: none }"]);
+    inventory(&case, &["{ table: public.large, window: none }"]);
     let megabytes = csv_megabytes(&case);
     println!(
         "\ninitial load of {} rows, {megabytes:.0} MB of CSV, table and key included; medians of {}",

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::cpu::{Process, TICKS, meter, processes};
 use crate::support::Case;
-use crate::world::{LARGE, fill, gpferry_told, hand_pipeline, reset, shell};
+use crate::world::{LARGE, fill, gpferry_told, hand_pipeline, inventory, reset, shell};
 
 /// How often processes are looked at. What one does after the last look before its end is not seen.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) fn measure(settings: &Settings) -> Value {
     let mut case = Case::new("bench_stages");
     fill(&mut case, settings.rows);
-    case.inventory(&["{ table: public.large, window: none }"]);
+    inventory(&case, &["{ table: public.large, window: none }"]);
     println!("\n{} rows: each step by itself", settings.rows);
     let alone = alone(&mut case);
     println!("  CPU seconds by program, looked at every {} ms", LOOK_EVERY.as_millis());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::measure::Ways;
 use crate::support::Case;
-use crate::world::{gpferry, hand_pipeline, other, others, reset};
+use crate::world::{gpferry, hand_pipeline, inventory, other, others, reset};
 
 /// Tables that the hand loop is measured over.
 const SAMPLE: usize = 200;
@@ -55,7 +55,7 @@ pub(crate) fn measure(settings: &Settings) -> Value {
     let mut case = Case::new("bench_tiny");
     let tables = settings.tables;
     let names = make(&mut case, &[("tiny", tables)]);
-    case.inventory(&["{ tables: \"tiny.*\", window: none }"]);
+    inventory(&case, &["{ tables: \"tiny.*\", window: none }"]);
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     let sample = all.len().min(SAMPLE);
     println!(

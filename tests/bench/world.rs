@@ -36,6 +36,15 @@ pub(crate) fn csv_megabytes(case: &Case) -> f64 {
     fs::read_to_string(case.path("bytes")).unwrap().trim().parse::<f64>().unwrap() / 1e6
 }
 
+/// An inventory of these tables. The target is reached by its socket, as by the other ways.
+pub(crate) fn inventory(case: &Case, tables: &[&str]) {
+    case.inventory(tables);
+    if !crate::greenplum::is_target() {
+        let socket = lab().get("LAB_TARGET_SOCKET").replace('/', "%2F");
+        case.edit_inventory("@127.0.0.1:", &format!("@{socket}:"));
+    }
+}
+
 /// Empties these tables, and takes everything else back that an earlier round did.
 pub(crate) fn reset(case: &mut Case, tables: &[&str]) {
     for some in tables.chunks(500) {
