@@ -52,7 +52,10 @@ mod tests {
             ("Result  (cost=0.00..0.01 rows=3 width=0)", Some(3)),
             ("Result  (cost=0.00..0.00 rows=0 width=0)", Some(0)),
             // A name that looks like costs.
-            ("Seq Scan on \"x  (cost=0..1 rows=9 width=9)\"  (cost=0.00..1.00 rows=2 width=4)", bytes(2.0, 4.0)),
+            (
+                "Seq Scan on \"x  (cost=0..1 rows=9 width=9)\"  (cost=0.00..1.00 rows=2 width=4)",
+                bytes(2.0, 4.0),
+            ),
         ] {
             assert_eq!(read(line), expected, "{line}");
         }
