@@ -72,7 +72,7 @@ fn a_table_that_nobody_analyzed_is_cut_and_its_plan_is_not_asked_for() {
     }
     let units = |case: &mut Case, table: &str| {
         case.count(&format!(
-            "SELECT count(*) FROM gpferry.load_log WHERE table_name = '{table}' AND rows_loaded > 0"
+            "SELECT count(*) FROM gpferry.load_log WHERE table_name = 'public.{table}' AND rows_loaded > 0"
         ))
     };
     assert!(units(&mut case, "never_whole") >= 4 && units(&mut case, "never_day") >= 4);
@@ -151,9 +151,10 @@ fn a_whole_view_says_that_it_is_large_and_has_no_key() {
 #[test]
 fn what_cannot_be_explained_moves_whole() {
     // One that refuses, and one that thinks for longer than it is given.
-    for (how, said) in
-        [("RAISE EXCEPTION 'not to be explained'", "not to be explained"), ("PERFORM pg_sleep(60)", "57014")]
-    {
+    for (how, said) in [
+        ("RAISE EXCEPTION 'not to be explained'", "not to be explained"),
+        ("PERFORM pg_sleep(60)", "due to statement timeout"),
+    ] {
         let mut case = Case::new("unexplained");
         case.source
             .batch_execute(&format!(
@@ -236,14 +237,13 @@ fn the_script_explains_one_select_and_nothing_else() {
          explain\t7\tSELECT :id\nquery\t8\tSELECT 8\n",
     )
     .expect(0);
-    let said =
-        said.says("n0\trow\t1\t(cost=").says(" rows=").says("n0\tok\t1\t1\t0\t").silent_about("Filter");
+    let said = said.says("n0 row 1 (cost=").says(" rows=").says("n0 ok 1 1 0 ").silent_about("Filter");
     let refused = (2..=7).filter(|no| said.stdout.contains(&format!("n0\terror\t{no}\t1\t"))).count();
     assert_eq!(refused, 6, "{}", said.stdout);
-    said.says("n0\terror\t6\t1\t42703\t").says("n0\trow\t8\t8\n");
+    said.says("n0 error 6 1 42703 ").says("n0 row 8 8 ");
     for request in ["ANALYZE SELECT 1", "(ANALYZE) SELECT 1", "DELETE FROM t", "VERBOSE SELECT 1", "select 1"]
     {
-        ask(&format!("explain\t1\t{request}\n")).expect(2).says("n0\tend\t2");
+        ask(&format!("explain\t1\t{request}\n")).expect(2).says("n0 end 2");
     }
     assert_eq!(case.source.query_one("SELECT count(*) FROM t", &[]).unwrap().get::<_, i64>(0), 9);
 }
