@@ -207,10 +207,13 @@ fn ask<'a>(
             let others: Vec<&str> =
                 columns.get(&(source.name.as_str(), table)).into_iter().flatten().copied().collect();
             let mut size = Size::default();
-            let sql = statistics::ask(facts, table, &others);
-            match questions.ask(sql, &format!("asking for the size of {table}"), |row| {
-                statistics::take(&mut size, row);
-            }) {
+            let what = format!("asking for the size of {table}");
+            let mut ask = |sql, size: &mut Size| questions.ask(sql, &what, |row| statistics::take(size, row));
+            let mut asked = ask(statistics::ask(facts, table, &others), &mut size);
+            if asked.is_ok() && size.bytes.is_none() && facts.greenplum {
+                asked = ask(statistics::ask_files(table), &mut size);
+            }
+            match asked {
                 Ok(()) => drop(sizes.insert(table.clone(), size)),
                 // Somebody holds it: it is moved in one piece.
                 Err(error @ SourceError::Failed { .. }) => log::warn!("{}: {error}", source.name),

@@ -11,12 +11,14 @@ use crate::plan::slices::{Size, Spread};
 use crate::sql;
 use crate::window::micros;
 
+/// A table, `c`, and its partitions.
+const FAMILY: &str = "SELECT c.oid UNION SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid \
+     UNION SELECT j.inhrelid FROM pg_inherits i JOIN pg_inherits j ON j.inhparent = i.inhrelid WHERE i.inhparent = c.oid";
+
 /// Asks for the size of a table, partitions included, and for its key columns and these others: one row for each
 /// column, or one without a column.
 pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
-    let family = "SELECT c.oid UNION SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid \
-         UNION SELECT j.inhrelid FROM pg_inherits i JOIN pg_inherits j ON j.inhparent = i.inhrelid WHERE i.inhparent = c.oid";
-    let sum = |of: &str| format!("(SELECT {of} FROM pg_class f WHERE f.oid IN ({family}))");
+    let sum = |of: &str| format!("(SELECT {of} FROM pg_class f WHERE f.oid IN ({FAMILY}))");
     let files = |size: &str| {
         // What a view or a foreign table holds no catalog knows.
         sum(&format!(
@@ -24,12 +26,8 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
         ))
     };
     let bytes = match (facts.greenplum, facts.version) {
-        // Files are looked at by asking every segment there: the last ANALYZE must do, and only a table that it has never
-        // seen is asked about, without its partitions.
-        (true, _) => format!(
-            "COALESCE(NULLIF({}, 0), CASE WHEN c.relkind = 'r' AND NOT c.relhassubclass THEN pg_relation_size(c.oid) END)",
-            sum("sum(f.relpages::bigint) * 32768")
-        ),
+        // Files are looked at by asking every segment there: the last ANALYZE must do.
+        (true, _) => sum("NULLIF(sum(f.relpages::bigint), 0) * 32768"),
         (false, 90_000..) => files("pg_table_size"),
         (false, _) => files("pg_relation_size"),
     };
@@ -58,7 +56,18 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
     )
 }
 
-/// Takes one row of the answer to [`ask`].
+/// Asks a Greenplum for the files of a table that no ANALYZE has seen, partitions included: one row, NULL where it has none,
+/// as a view. Every segment is asked about each of them.
+pub fn ask_files(table: &TableName) -> String {
+    format!(
+        "SELECT (SELECT sum(pg_relation_size(f.oid)) FROM pg_class f WHERE f.relkind = 'r' AND f.oid IN ({FAMILY})) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
+        sql::literal(table.schema()),
+        sql::literal(table.table())
+    )
+}
+
+/// Takes one row of the answer to [`ask`], or to [`ask_files`].
 pub fn take(size: &mut Size, row: &str) {
     let fields = fields(row);
     let field = |n: usize| fields.get(n).and_then(Option::as_deref);
