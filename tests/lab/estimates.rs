@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::greenplum::Source;
 use crate::support::{Case, lab, ran};
 
 const LOG: &str = "SELECT count(*) FROM gpferry.load_log WHERE rows_loaded > 0";
@@ -200,6 +201,64 @@ fn windows_by_a_column_of_few_values_are_as_large_as_its_statistics_say() {
     case.gpferry(&["run"]).expect(0).says("24000 rows");
     assert_eq!(case.count(LOG), 24);
     case.assert_same("SELECT * FROM few_values ORDER BY id");
+}
+
+#[test]
+fn on_greenplum_the_files_speak_where_no_analyze_has_been_and_plans_for_views() {
+    let Some(mut from) = Source::new("estimates_from") else { return };
+    let case = Case::new("estimates_gp");
+    let rows = "SELECT i, timestamp '2021-08-10' + i * interval '2 seconds', repeat('x', 80) FROM generate_series(0, 39999) i";
+    from.client
+        .batch_execute(&format!(
+            "SET gp_autostats_mode = none; \
+             CREATE TABLE never (id int PRIMARY KEY, at timestamp, v text) DISTRIBUTED BY (id); INSERT INTO never {rows}; \
+             CREATE TABLE parts (id int, at timestamp, v text) DISTRIBUTED BY (id) PARTITION BY RANGE (at) \
+             (START (timestamp '2021-08-10') END (timestamp '2021-08-11') EVERY (interval '6 hours')); \
+             INSERT INTO parts {rows}; \
+             CREATE TABLE below (id int, at timestamp, v text) DISTRIBUTED BY (id); INSERT INTO below {rows}; ANALYZE below; \
+             CREATE VIEW seen AS SELECT * FROM below; CREATE TABLE empty (id int PRIMARY KEY) DISTRIBUTED BY (id)"
+        ))
+        .unwrap();
+    let mut target = crate::support::Side::Target.connect(case.database());
+    target
+        .batch_execute(
+            "CREATE TABLE never (id int PRIMARY KEY, at timestamp, v text); CREATE TABLE parts (id int, at timestamp, v text); \
+             CREATE TABLE seen (id int, at timestamp, v text); CREATE TABLE empty (id int PRIMARY KEY)",
+        )
+        .unwrap();
+    let day = |name| {
+        format!(
+            "{{ table: public.{name}, window: {{ column: at, length: 1d }}, export: {{ slice_bytes: 1MiB }} }}"
+        )
+    };
+    let whole = |name| format!("{{ table: public.{name}, window: none, export: {{ slice_bytes: 1MiB }} }}");
+    case.inventory_with("", DAY, &[&whole("never"), &whole("empty"), &day("parts"), &day("seen")]);
+    let lab = lab();
+    let (socket, port) = (lab.get("LAB_SOURCE_SOCKET"), lab.get("LAB_SOURCE_PORT"));
+    let Source { name, host, port: gp_port, admin, .. } = &from;
+    case.edit_inventory(
+        &format!("connection: {{ host: {socket}, port: {port}, user: gpadmin }}"),
+        &format!("connection: {{ host: {host}, port: {gp_port}, user: {admin} }}"),
+    );
+    case.edit_inventory("engine: postgres", "engine: greenplum");
+    case.edit_inventory(&format!("database: {}\n", case.database()), &format!("database: {name}\n"));
+    let planned = case.gpferry(&["plan", "--slices"]).expect(0);
+    planned
+        .says("public.seen (j): large: its size is an estimate")
+        .silent_about("public.never (j): large: its size");
+    case.gpferry(&["run"]).expect(0).says("120000 rows");
+    for (table, least) in [("never", 4), ("parts", 4), ("seen", 4), ("empty", 0)] {
+        let sql = format!(
+            "SELECT count(*), coalesce(sum(rows_loaded), 0)::bigint FROM gpferry.load_log \
+             WHERE table_name = 'public.{table}' AND rows_loaded > 0"
+        );
+        let row = target.query_one(&sql, &[]).unwrap();
+        let (units, rows): (i64, i64) = (row.get(0), row.get(1));
+        assert!(units >= least, "{units} slices of {table}");
+        assert_eq!(rows, if table == "empty" { 0 } else { 40_000 });
+        let distinct = target.query_one(&format!("SELECT count(DISTINCT id) FROM {table}"), &[]).unwrap();
+        assert_eq!(distinct.get::<_, i64>(0), rows);
+    }
 }
 
 #[test]

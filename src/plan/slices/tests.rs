@@ -152,7 +152,7 @@ fn a_plan_is_asked_for_where_nothing_else_says_how_large_a_unit_is() {
     assert_eq!(asked(&day, &size(Some(9 << 20), Some(&never)), None), None);
     // A view; a column of few values, which has no histogram; and either after its last windows.
     for size in [size(None, None), size(None, Some(&counted)), size(Some(9 << 20), Some(&few))] {
-        assert_eq!(asked(&day, &size, None), Some(day.extent.clone()));
+        assert_eq!(asked(&day, &size, None), Some(day.extent));
         assert_eq!(asked(&day, &size, Some(1.0)), None);
     }
     assert_eq!(asked(&whole, &size(None, None), None), Some(Extent::Whole));
