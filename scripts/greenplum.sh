@@ -20,7 +20,7 @@ umask 007                   # what is written on the mount is for the owner and 
 export LC_ALL=C             # the system's words in English, awk and globs by bytes
 unset CDPATH GREP_OPTIONS PSQLRC PGSERVICE
 
-readonly VERSION=1.1.0
+readonly VERSION=1.2.0
 readonly TAB=$'\t'
 readonly EOF_MARK=$'\001eof'   # what the pump writes after the last byte; glued to a line, that line was cut short
 readonly CHUNK=128             # small units per transaction-free round of psql, compression and rename
@@ -230,6 +230,7 @@ job() {
             export) accept_export ;;
             segments) accept_segments ;;
             look) accept_look ;;
+            explain) accept_explain ;;
             query) accept_query ;;
             set) accept_setting ;;
             beat | stop) ;;              # the supervisor's
@@ -376,6 +377,16 @@ accept_look() {
     look_one "$no" "$sql"
 }
 
+# Only what a SELECT would cost: `EXPLAIN` is this script's own word, so nothing can stand between the two.
+accept_explain() {
+    [[ $line =~ ^explain${TAB}([0-9]{1,18})${TAB}(.+)$ ]] || misuse
+    local no=${BASH_REMATCH[1]} sql=${BASH_REMATCH[2]}
+    small_drain
+    [[ $sql == 'SELECT '* ]] || misuse
+    check_bare "$sql" || { reply_error "$no" 1 - "$why"; return; }
+    explain_one "$no" "$sql"
+}
+
 accept_query() {
     [[ $line =~ ^query${TAB}([0-9]{1,18})${TAB}(.+)$ ]] || misuse
     local no=${BASH_REMATCH[1]} sql=${BASH_REMATCH[2]}
@@ -398,7 +409,7 @@ check_path() {
 # still not be talked into starting a program: it would do so before the server could object.
 # And \copy does not know dollar quotes: it would join the blanks inside them, without a word.
 check_sql() {
-    local bare prefixed
+    local bare prefixed unclosed
     why=''
     [[ $1 == *[Pp][Rr][Oo][Gg][Rr][Aa][Mm]* || $1 == *'$'*'$'* ]] || return 0    # spares the slower looks
     shopt -s nocasematch
@@ -414,28 +425,29 @@ check_sql() {
 # A statement that psql is given as it is, and not within a \copy, must not reach psql's own commands and variables, nor
 # end where it should not. Quotes are read here without escapes, so strings that have them are refused.
 check_bare() {
-    local bare prefixed
+    local bare prefixed unclosed
     why=''
     unquote "$1"
     case ${bare//::/} in
         *[\;\\\$]* | *--* | */\** | *:[A-Za-z0-9_]*) why='the statement holds ; \ $ : or a comment outside of quotes' ;;
     esac
     [[ -z $prefixed ]] || why='the statement holds a string with a prefix'
+    [[ -z $unclosed ]] || why='the statement holds a quote that nothing closes'
     [[ -z $why ]]
 }
 
-# $bare: a statement without what stands in its quotes; $prefixed where something stands right before one (E'…'). A name
-# may hold anything.
+# $bare: a statement without what stands in its quotes; $prefixed where something stands right before one (E'…'), $unclosed
+# where one has no end. A name may hold anything.
 unquote() {
     local rest=$1 quote
-    bare='' prefixed=''
+    bare='' prefixed='' unclosed=''
     while [[ $rest == *[\"\']* ]]; do
         [[ $rest != [!\"\']* || ${rest%%[\"\']*} != *[A-Za-z0-9_\&] ]] || prefixed=yes
         bare+=${rest%%[\"\']*}' '
         rest=${rest#"${rest%%[\"\']*}"}
         quote=${rest:0:1}
         rest=${rest:1}
-        [[ $rest == *"$quote"* ]] || break
+        [[ $rest == *"$quote"* ]] || { unclosed=yes; break; }
         rest=${rest#*"$quote"}
     done
     bare+=$rest
@@ -888,6 +900,31 @@ query_one() {   # no sql
     elif [[ -n $troubled ]]; then
         reply_error "$no" 1 "$state" "$said"
     else
+        send_rows "$no"
+    fi
+    rm -f -- "$tmp/rows"
+}
+
+# Of the plan only the costs of its top node are sent: the lines below show what the query compares with. The plan goes
+# to a file by the way that psql has had since 8.0; a COPY cannot hold an EXPLAIN.
+explain_one() {   # no sql
+    local no=$1 began text='' costs=''
+    now
+    began=$NOW
+    session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
+    printf "EXPLAIN %s \\\\g '%s/rows'\n\\\\echo %s %s.\n" "$2" "$tmp" "$mark" "$no" >&7 2>/dev/null
+    if ! await "$no"; then
+        [[ $state != - ]] || state=08006
+        reply_error "$no" "$code" "$state" "$why"
+    elif [[ -n $troubled ]]; then
+        reply_error "$no" 1 "$state" "$said"
+    else
+        while [[ -z $costs ]] && IFS= read -r text; do
+            [[ ! $text =~ \(cost=[0-9.eE+-]+\ rows=[0-9.eE+-]+\ width=[0-9]+\) ]] || costs=${text##*'(cost='}
+        done <"$tmp/rows"
+        costs="${costs:+(cost=${costs%%')'*})}"
+        printf '%s' "${costs:+$costs$'\n'}" >"$tmp/rows"
+        copied=''
         send_rows "$no"
     fi
     rm -f -- "$tmp/rows"

@@ -32,6 +32,7 @@ mod book;
 pub mod compare;
 mod crowd;
 mod event;
+mod explain;
 mod exporter;
 pub mod keys;
 mod loader;

@@ -55,6 +55,11 @@ impl SourceCatalog {
         self.tables.get(table).map(|table| &*table.columns)
     }
 
+    /// A table, as it is described.
+    pub(super) fn table(&self, table: &TableName) -> Option<&SourceTable> {
+        self.tables.get(table)
+    }
+
     /// An upper bound for a table's size in bytes, where the catalog knows one cheaply. The outer `None`: no such table.
     pub(super) fn bytes(&self, table: &TableName) -> Option<Option<u64>> {
         self.tables.get(table).map(|table| table.bytes)
@@ -72,7 +77,7 @@ pub type Span = (IdColumn, Option<(i64, i64)>);
 
 /// Asks every source in parallel, in a conversation that was left open where there is one. A source that cannot be reached
 /// does not hold the others up.
-fn ask_each<T: Send>(
+pub(super) fn ask_each<T: Send>(
     sources: Vec<&Source>,
     talks: &Talks,
     stop: &Stop,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::explain;
 use super::methods;
 use super::prepare::{self, Asked, SourceCatalog};
 use super::talks::Talks;
 use crate::inventory::Inventory;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names::TableName;
-use crate::plan::slices::{Size, Uncut, cut, may_be_cut};
+use crate::plan::slices::{Size, Told, Uncut, asked_for_plan, cut, may_be_cut};
 use crate::plan::{Change, Note, Plan};
 use crate::source::postgres::SourceFacts;
 use crate::source::{SourceError, statistics};
@@ -62,28 +63,31 @@ pub fn slice(
             error.remedy()
         );
     }
+    let size_of = |index: &usize| {
+        let unit = &plan.units[*index];
+        let (facts, sizes) = sizes.get(&*unit.key.source)?.as_ref().ok()?;
+        Some((*facts, sizes.get(&unit.table)?))
+    };
+    let known: Vec<_> = wanted.into_iter().filter_map(|index| Some((index, size_of(&index)?))).collect();
+    let told = tell(inventory, plan, &known, described, ledger, talks, stop)?;
     let (mut slices, mut replaced, mut of) = (Vec::new(), Vec::new(), HashMap::new());
     let (next, mut begun) = (plan.units.len(), HashSet::new());
-    for index in wanted {
+    for ((index, (facts, size)), told) in known.into_iter().zip(told) {
         let unit = &plan.units[index];
-        let known = sizes.get(&*unit.key.source).and_then(|known| known.as_ref().ok());
-        let Some((facts, size)) = known.and_then(|(facts, sizes)| Some((facts, sizes.get(&unit.table)?)))
-        else {
-            continue;
-        };
-        let windows = ledger.filter(|_| !unit.extent.is_whole());
-        let lately = windows.map(|ledger| ledger.bytes_per_number(unit)).transpose()?.flatten();
         let mut note = |why| {
             notes.insert((unit.job.clone(), unit.table.to_string(), why));
         };
         // While the first of a source is exported there is nothing yet to load.
         let ramp = !begun.contains(&*unit.key.source);
-        match cut(unit, size, lately, &inventory.timezone, ramp) {
+        match cut(unit, size, told, &inventory.timezone, ramp) {
             Ok(cut) if cut.is_empty() => {}
             Ok(cut) => {
                 begun.insert(&*unit.key.source);
                 if !facts.shares_snapshots() {
                     note(NO_SNAPSHOT);
+                }
+                if told.planned.is_some() {
+                    note(BY_PLAN);
                 }
                 replaced.push(unit.key.clone());
                 of.insert(index, index);
@@ -142,6 +146,34 @@ pub fn of_plan(
     Ok(Some(plan))
 }
 
+/// What says how large each of these units is, beside the catalog: the ledger's last windows, and where neither does, the
+/// plan of its query.
+fn tell(
+    inventory: &Inventory,
+    plan: &Plan,
+    known: &[(usize, (SourceFacts, &Size))],
+    described: &Asked<SourceCatalog>,
+    ledger: Option<&Ledger>,
+    talks: &Talks,
+    stop: &Stop,
+) -> Result<Vec<Told>, LedgerError> {
+    let (mut told, mut unsaid) = (Vec::with_capacity(known.len()), Vec::new());
+    for (index, (_, size)) in known {
+        let unit = &plan.units[*index];
+        let windows = ledger.filter(|_| !unit.extent.is_whole());
+        let lately = windows.map(|ledger| ledger.bytes_per_number(unit)).transpose()?.flatten();
+        unsaid.extend(asked_for_plan(unit, size, lately).map(|asked| (*index, asked)));
+        told.push(Told { lately, planned: None });
+    }
+    let planned = explain::ask(inventory, &unsaid, described, talks, stop);
+    for ((index, _), told) in known.iter().zip(&mut told) {
+        told.planned = planned.get(index).copied();
+    }
+    Ok(told)
+}
+
+const BY_PLAN: &str = "its size is an estimate by the plan of its query (EXPLAIN), since neither its last windows nor its catalog say it";
+
 const NO_SNAPSHOT: &str =
     "its slices are read at different moments: the source's server cannot share a snapshot";
 
@@ -175,10 +207,13 @@ fn ask<'a>(
             let others: Vec<&str> =
                 columns.get(&(source.name.as_str(), table)).into_iter().flatten().copied().collect();
             let mut size = Size::default();
-            let sql = statistics::ask(facts, table, &others);
-            match questions.ask(sql, &format!("asking for the size of {table}"), |row| {
-                statistics::take(&mut size, row);
-            }) {
+            let what = format!("asking for the size of {table}");
+            let mut ask = |sql, size: &mut Size| questions.ask(sql, &what, |row| statistics::take(size, row));
+            let mut asked = ask(statistics::ask(facts, table, &others), &mut size);
+            if asked.is_ok() && size.bytes.is_none() && facts.greenplum {
+                asked = ask(statistics::ask_files(table), &mut size);
+            }
+            match asked {
                 Ok(()) => drop(sizes.insert(table.clone(), size)),
                 // Somebody holds it: it is moved in one piece.
                 Err(error @ SourceError::Failed { .. }) => log::warn!("{}: {error}", source.name),

@@ -25,10 +25,17 @@ const DAY: i64 = 86_400_000_000;
 /// What is known of a table that may be cut.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Size {
-    /// About how much CSV it is, in bytes.
-    pub bytes: u64,
+    /// About how much CSV it is, in bytes; `None` where its catalog cannot say: a view, a foreign table.
+    pub bytes: Option<u64>,
     /// How the values of columns are spread: those of its key, and those that windows are cut by.
     pub spreads: Vec<Spread>,
+}
+
+impl Size {
+    /// How the column is spread that a unit's windows are cut by.
+    fn spread(&self, unit: &Unit) -> Option<&Spread> {
+        self.spreads.iter().find(|spread| unit.rows.measure.column() == Some(&spread.column))
+    }
 }
 
 /// How the values of a column are spread.
@@ -46,8 +53,17 @@ pub struct Spread {
     pub zoned: bool,
     /// Numbers between which there are about as many rows each, in order; empty where nobody counted.
     pub edges: Vec<i64>,
-    /// About how many different values there are, as a part of the rows: 1 where each is another.
+    /// About how many different values there are, as a part of the rows: 1 where each is another, 0 where nobody counted.
     pub distinct: f64,
+}
+
+/// Who else says how large a unit is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Told {
+    /// Bytes of CSV for each number of its measure, as its last windows held.
+    pub lately: Option<f64>,
+    /// Bytes of CSV by the plan that the server has for the query of [`asked_for_plan`].
+    pub planned: Option<u64>,
 }
 
 /// Why a large unit is moved in one piece.
@@ -69,7 +85,7 @@ impl Uncut {
                 "only `mode: insert` without `before`, `after` and a `reject_limit` of rows is cut: anything else is one transaction"
             }
             Uncut::Key => {
-                "it has no primary key by whose values it could be cut; ANALYZE may tell more of them"
+                "it has no primary key by whose values it could be cut; ANALYZE may tell more of them, and windows need no key"
             }
             Uncut::Skewed => "its rows are not spread over its window column",
         }
@@ -104,80 +120,93 @@ impl Cuts {
     }
 }
 
-/// The slices of a unit; nothing where it is small enough. `per_number` is what windows of it held lately: bytes of CSV
-/// for each number of its measure. With `ramp` the first slices are smaller than the others.
-///
-/// # Errors
-/// [`Uncut`] where it is large, and stays whole.
-pub fn cut(
-    unit: &Unit,
-    size: &Size,
-    per_number: Option<f64>,
-    zone: &TimeZone,
-    ramp: bool,
-) -> Result<Vec<Unit>, Uncut> {
+/// The unit whose query a server shall say the plan of, since neither the last windows (`lately`) nor the catalog say how
+/// large this one is; `None` where they do. Of a slice it is what it is a slice of: of the hash of a column, a server that is
+/// asked for the plan knows nothing.
+pub fn asked_for_plan(unit: &Unit, size: &Size, lately: Option<f64>) -> Option<Unit> {
     match &unit.extent {
-        Extent::Nulls | Extent::Repeated(_) => Ok(Vec::new()),
-        Extent::Whole => whole(unit, size, ramp),
-        Extent::Slice(slice) => {
-            let spread = size
-                .spreads
-                .iter()
-                .find(|spread| unit.rows.measure == Measure::Slice(spread.by, spread.column.clone()));
-            Ok(spread.map_or_else(Vec::new, |spread| part(unit, size, spread, *slice, ramp)))
+        Extent::Nulls | Extent::Repeated(_) => None,
+        Extent::Whole | Extent::Slice(_) => {
+            size.bytes.is_none().then(|| Unit { extent: Extent::Whole, ..unit.clone() })
         }
-        Extent::Times(_) | Extent::Ids(_) => window(unit, size, per_number, zone, ramp),
+        Extent::Times(_) | Extent::Ids(_) => {
+            let spread = size.spread(unit);
+            // A column of few values has no histogram, but a server that counted those knows how many rows each has. Of one
+            // that nobody counted it knows nothing, and takes a two-hundredth of all rows for any window.
+            let is_said = match size.bytes {
+                Some(_) => spread.is_none_or(|spread| spread.edges.len() > 1 || spread.distinct == 0.0),
+                None => false,
+            };
+            (lately.is_none() && !is_said).then(|| unit.clone())
+        }
     }
 }
 
-fn whole(unit: &Unit, size: &Size, ramp: bool) -> Result<Vec<Unit>, Uncut> {
-    let cuts = cuts(unit, size.bytes as f64, ramp);
+/// The slices of a unit; nothing where it is small enough, or nobody knows. With `ramp` the first slices are smaller than the
+/// others.
+///
+/// # Errors
+/// [`Uncut`] where it is large, and stays whole.
+pub fn cut(unit: &Unit, size: &Size, told: Told, zone: &TimeZone, ramp: bool) -> Result<Vec<Unit>, Uncut> {
+    let all = told.planned.or(size.bytes).unwrap_or(0) as f64;
+    match &unit.extent {
+        Extent::Nulls | Extent::Repeated(_) => Ok(Vec::new()),
+        Extent::Whole => whole(unit, size, all, ramp),
+        Extent::Slice(slice) => Ok(part(unit, size, all, *slice, ramp)),
+        Extent::Times(_) | Extent::Ids(_) => window(unit, size, told, zone, ramp),
+    }
+}
+
+fn whole(unit: &Unit, size: &Size, bytes: f64, ramp: bool) -> Result<Vec<Unit>, Uncut> {
+    let cuts = cuts(unit, bytes, ramp);
     if cuts.pieces() < 2 {
         return Ok(Vec::new());
     }
-    let spread = best(size, &cuts).ok_or(Uncut::Key)?;
-    let measure = Measure::Slice(spread.by, spread.column.clone());
+    let (by, spread) = best(size, &cuts).ok_or(Uncut::Key)?;
+    let measure = Measure::Slice(by, spread.column.clone());
     let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
     let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
-    let edges = if spread.by == SliceBy::Hash { hash_edges(&cuts) } else { quantiles(&spread.edges, &cuts) };
+    let edges = if by == SliceBy::Hash { hash_edges(&cuts) } else { quantiles(&spread.edges, &cuts) };
     Ok(of_edges(&unit, i64::MIN, &edges, i64::MAX))
 }
 
 /// What is left of a whole table, where some of its slices are there.
-fn part(unit: &Unit, size: &Size, spread: &Spread, slice: Interval<i64>, ramp: bool) -> Vec<Unit> {
-    let (edges, share) = match spread.by {
+fn part(unit: &Unit, size: &Size, all: f64, slice: Interval<i64>, ramp: bool) -> Vec<Unit> {
+    let Measure::Slice(by, column) = &unit.rows.measure else { return Vec::new() };
+    // Any column can be cut by its hash, as others may have been before.
+    let fits = |spread: &&Spread| spread.column == *column && (spread.by == *by || *by == SliceBy::Hash);
+    let Some(spread) = size.spreads.iter().find(fits) else { return Vec::new() };
+    let (edges, share) = match by {
         SliceBy::Hash => {
             let low = slice.start().max(i64::from(i32::MIN));
             let high = slice.end().min(i64::from(i32::MAX));
             let share = (high - low) as f64 / 2f64.powi(32);
-            (evenly(low, high, &cuts(unit, size.bytes as f64 * share, ramp)), share)
+            (evenly(low, high, &cuts(unit, all * share, ramp)), share)
         }
         SliceBy::Time | SliceBy::Number => {
             let inside = inside(&spread.edges, slice);
             let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
-            (quantiles(inside, &cuts(unit, size.bytes as f64 * share, ramp)), share)
+            (quantiles(inside, &cuts(unit, all * share, ramp)), share)
         }
     };
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
 }
 
-fn window(
-    unit: &Unit,
-    size: &Size,
-    per_number: Option<f64>,
-    zone: &TimeZone,
-    ramp: bool,
-) -> Result<Vec<Unit>, Uncut> {
+fn window(unit: &Unit, size: &Size, told: Told, zone: &TimeZone, ramp: bool) -> Result<Vec<Unit>, Uncut> {
     let numbers = unit.extent.numbers();
     let length = numbers.end().saturating_sub(numbers.start());
-    let spread = size.spreads.iter().find(|spread| unit.rows.measure.column() == Some(&spread.column));
+    let spread = size.spread(unit);
     let known =
         spread.map(|spread| measured(spread, &unit.rows.measure, zone)).filter(|edges| edges.len() > 1);
     let inside = known.as_ref().map_or(&[][..], |edges| inside(edges, numbers));
-    let by_spread =
-        known.as_ref().map(|edges| size.bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
-    // Without either, all of the table may be in this window.
-    let bytes = per_number.map(|bytes| bytes * length as f64).or(by_spread).unwrap_or(size.bytes as f64);
+    let by_spread = known
+        .as_ref()
+        .zip(size.bytes)
+        .map(|(edges, bytes)| bytes as f64 * inside.len() as f64 / (edges.len() - 1) as f64);
+    let by_plan = told.planned.map(|bytes| bytes.min(size.bytes.unwrap_or(u64::MAX)) as f64);
+    let lately = told.lately.map(|bytes| bytes * length as f64);
+    // Without any of them, all of the table may be in this window.
+    let bytes = lately.or(by_spread).or(by_plan).unwrap_or(size.bytes.unwrap_or(0) as f64);
     let cuts = cuts(unit, bytes, ramp);
     if cuts.pieces() < 2 {
         return Ok(Vec::new());
@@ -228,16 +257,19 @@ fn cuts(unit: &Unit, bytes: f64, ramp: bool) -> Cuts {
 }
 
 /// The column of the key that is cut by: the first of the key where its spread is known, since an index leads there;
-/// another of the key; else the hash of the one with the most values.
-fn best<'a>(size: &'a Size, cuts: &Cuts) -> Option<&'a Spread> {
+/// another of the key; else the hash of the one with the most values. A key of one column has as many values as rows,
+/// whether somebody counted them or not.
+fn best<'a>(size: &'a Size, cuts: &Cuts) -> Option<(SliceBy, &'a Spread)> {
     let keys = || size.spreads.iter().filter(|spread| spread.key_place.is_some());
     let fits = |spread: &&Spread| {
         spread.by != SliceBy::Hash && quantiles(&spread.edges, cuts).len() * 2 >= cuts.pieces()
     };
     let by_values = keys().filter(fits).min_by_key(|spread| spread.key_place);
-    by_values.or_else(|| {
+    by_values.map(|spread| (spread.by, spread)).or_else(|| {
         let hashed = keys().filter(|spread| spread.by == SliceBy::Hash && spread.distinct > 0.0);
-        hashed.max_by(|one, other| one.distinct.total_cmp(&other.distinct))
+        let most = hashed.max_by(|one, other| one.distinct.total_cmp(&other.distinct));
+        let alone = keys().next().filter(|_| keys().count() == 1);
+        most.or(alone).map(|spread| (SliceBy::Hash, spread))
     })
 }
 

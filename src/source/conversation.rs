@@ -198,6 +198,7 @@ impl<'a> Conversation<'a> {
             Request::Export { no, .. }
             | Request::Segments { no, .. }
             | Request::Look { no, .. }
+            | Request::Explain { no, .. }
             | Request::Query { no, .. }
             | Request::Call { no, .. } => {
                 self.open.insert(*no);

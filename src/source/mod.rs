@@ -5,6 +5,7 @@ pub mod axis;
 mod conversation;
 pub mod definition;
 mod error;
+pub mod explain;
 pub mod keys;
 pub mod nulls;
 pub mod postgres;

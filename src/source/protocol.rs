@@ -64,6 +64,13 @@ pub enum Request {
         /// The statement that makes it.
         sql: String,
     },
+    /// Say what plan the server has for a query, without running it. Only `greenplum.sh` is asked this.
+    Explain {
+        /// Number of the question within this conversation.
+        no: u32,
+        /// The query, on one line; it begins with `SELECT`.
+        sql: String,
+    },
     /// Send the rows of a query back.
     Query {
         /// Number of the query within this conversation.
@@ -198,6 +205,7 @@ impl Request {
                 return line(&["segments", &no, path, &parts, create, look, insert]);
             }
             Self::Look { no, sql } => return line(&["look", &no.to_string(), sql]),
+            Self::Explain { no, sql } => return line(&["explain", &no.to_string(), sql]),
             Self::Query { no, sql } => return line(&["query", &no.to_string(), sql]),
             Self::Call { no, file, words } => {
                 let no = no.to_string();

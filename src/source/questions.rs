@@ -96,6 +96,15 @@ impl<'a> Questions<'a> {
         self.ask_one(|no| Request::Look { no, sql }, what, row)
     }
 
+    /// Asks what plan the server has for a query, which is not run, and hands the line on that says how many rows it
+    /// expects; none where the server says nothing of that kind.
+    ///
+    /// # Errors
+    /// As [`Questions::ask`].
+    pub fn explain(&mut self, sql: String, what: &str, row: impl FnMut(&str)) -> Result<(), SourceError> {
+        self.ask_one(|no| Request::Explain { no, sql }, what, row)
+    }
+
     fn ask_one(
         &mut self,
         request: impl FnOnce(u32) -> Request,

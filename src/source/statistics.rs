@@ -11,17 +11,26 @@ use crate::plan::slices::{Size, Spread};
 use crate::sql;
 use crate::window::micros;
 
+/// A table, `c`, and its partitions.
+const FAMILY: &str = "SELECT c.oid UNION SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid \
+     UNION SELECT j.inhrelid FROM pg_inherits i JOIN pg_inherits j ON j.inhparent = i.inhrelid WHERE i.inhparent = c.oid";
+
 /// Asks for the size of a table, partitions included, and for its key columns and these others: one row for each
 /// column, or one without a column.
 pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
-    // pg_table_size asks every segment on Greenplum; there the last ANALYZE must do.
-    let bytes = match (facts.greenplum, facts.version) {
-        (true, _) => "sum(f.relpages::bigint) * 32768",
-        (false, 90_000..) => "sum(pg_table_size(f.oid))",
-        (false, _) => "sum(pg_relation_size(f.oid))",
+    let sum = |of: &str| format!("(SELECT {of} FROM pg_class f WHERE f.oid IN ({FAMILY}))");
+    let files = |size: &str| {
+        // What a view or a foreign table holds no catalog knows.
+        sum(&format!(
+            "CASE WHEN NOT bool_or(f.relkind IN ('v', 'f')) THEN sum(CASE WHEN f.relkind IN ('r', 'm') THEN {size}(f.oid) END) END"
+        ))
     };
-    let family = "SELECT c.oid UNION SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid \
-         UNION SELECT j.inhrelid FROM pg_inherits i JOIN pg_inherits j ON j.inhparent = i.inhrelid WHERE i.inhparent = c.oid";
+    let bytes = match (facts.greenplum, facts.version) {
+        // Files are looked at by asking every segment there: the last ANALYZE must do.
+        (true, _) => sum("NULLIF(sum(f.relpages::bigint), 0) * 32768"),
+        (false, 90_000..) => files("pg_table_size"),
+        (false, _) => files("pg_relation_size"),
+    };
     // A parent's own statistics are of its own rows; those of its family are marked.
     let whole = if facts.version >= 90_000 {
         " AND s.inherited = EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid)"
@@ -33,7 +42,7 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
         if wanted.is_empty() { String::new() } else { format!(" OR a.attname IN ({})", wanted.join(", ")) };
     let shown = "CASE WHEN a.atttypid IN (20, 21, 23, 1082, 1114, 1184, 1700) THEN CAST(s.histogram_bounds AS text) END";
     format!(
-        "SELECT (SELECT {bytes} FROM pg_class f WHERE f.oid IN ({family})), a.attname, \
+        "SELECT {bytes}, a.attname, \
          format_type(a.atttypid, NULL), (a.attnum = ANY (k.indkey) AND a.attnotnull), (a.attnum = k.indkey[0]), \
          s.n_distinct, c.reltuples, {shown} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -47,12 +56,23 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
     )
 }
 
-/// Takes one row of the answer to [`ask`].
+/// Asks a Greenplum for the files of a table that no ANALYZE has seen, partitions included: one row, NULL where it has none,
+/// as a view. Every segment is asked about each of them.
+pub fn ask_files(table: &TableName) -> String {
+    format!(
+        "SELECT (SELECT sum(pg_relation_size(f.oid)) FROM pg_class f WHERE f.relkind = 'r' AND f.oid IN ({FAMILY})) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
+        sql::literal(table.schema()),
+        sql::literal(table.table())
+    )
+}
+
+/// Takes one row of the answer to [`ask`], or to [`ask_files`].
 pub fn take(size: &mut Size, row: &str) {
     let fields = fields(row);
     let field = |n: usize| fields.get(n).and_then(Option::as_deref);
     let number = |n: usize| field(n).and_then(|text| text.parse::<f64>().ok());
-    size.bytes = number(0).map_or(size.bytes, |bytes| bytes.max(0.0) as u64);
+    size.bytes = number(0).map(|bytes| bytes.max(0.0) as u64).or(size.bytes);
     let (Some(column), Some(type_name)) = (field(1), field(2)) else { return };
     let (by, zoned) = match type_name {
         "smallint" | "integer" | "bigint" | "numeric" => (SliceBy::Number, false),
@@ -115,7 +135,7 @@ mod tests {
         take(&mut size, "4096\tcode\ttext\tt\tt\t-0.5\t1000\t\\N");
         take(&mut size, "4096\tat\ttimestamp with time zone\tf\tf\t100\t1000\t{\"1970-01-01 00:00:01+00\"}");
         take(&mut size, "\\N\tx\tinteger\tt\tf\t\\N\t-1\t\\N");
-        assert_eq!(size.bytes, 4096);
+        assert_eq!(size.bytes, Some(4096));
         let [code, at, x] = &size.spreads[..] else { panic!("{size:?}") };
         assert_eq!((code.by, code.key_place, code.distinct), (SliceBy::Hash, Some(0), 0.5));
         assert_eq!((at.zoned, at.key_place, at.distinct, &at.edges[..]), (true, None, 0.1, &[1_000_000][..]));

@@ -127,6 +127,14 @@ impl Address {
         };
         let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         let (mut config, with) = (config.clone(), connector.clone());
+        // The library would log their words, and a trigger's may be a row: RAISE WARNING '%', NEW.
+        config.notice_callback(|notice| {
+            log::debug!(
+                "the server said something ({}, SQLSTATE {})",
+                notice.severity(),
+                notice.code().code()
+            );
+        });
         let (tell, hear) = channel();
         thread::spawn(move || {
             let connected = match with {

@@ -14,6 +14,7 @@ mod compare_property;
 mod create;
 mod day;
 mod ends;
+mod estimates;
 mod gpfdist;
 mod gpload;
 mod greenplum;

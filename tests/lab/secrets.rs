@@ -106,3 +106,80 @@ fn no_password_and_no_cell_value_is_in_what_a_run_leaves_or_shows() {
         }
     }
 }
+
+/// Stands in every key and value.
+const MARK: &str = "MARK-1618033";
+
+#[test]
+fn no_cell_value_is_in_what_says_everything() {
+    let mut case = Case::new("says_everything");
+    let names = ["updated", "merged", "replaced", "quarantined", "skipped", "then_merged", "compared"];
+    for name in names {
+        case.both(&format!("CREATE TABLE {name} (k text PRIMARY KEY, v text)"));
+        case.source
+            .batch_execute(&format!(
+                "INSERT INTO {name} SELECT '{MARK}-' || i, '{MARK}' || i FROM generate_series(1, 300) i"
+            ))
+            .unwrap();
+    }
+    for name in &names[..6] {
+        case.target
+            .batch_execute(&format!(
+                "INSERT INTO {name} SELECT '{MARK}-' || i, '{MARK}' FROM generate_series(290, 310) i"
+            ))
+            .unwrap();
+    }
+    case.target.batch_execute(&format!("INSERT INTO skipped VALUES ('{MARK}-5', '{MARK}5')")).unwrap();
+    let entries: Vec<String> = names
+        .iter()
+        .zip([
+            "mode: update",
+            "mode: merge",
+            "mode: replace",
+            "on_pk_violation: quarantine",
+            "on_pk_violation: skip_identical",
+            "on_pk_violation: merge",
+            "mode: insert",
+        ])
+        .map(|(name, load)| format!("{{ table: public.{name}, window: none, load: {{ {load} }} }}"))
+        .collect();
+    case.inventory(&entries.iter().map(String::as_str).collect::<Vec<_>>());
+    // Triggers may say what they see.
+    case.target
+        .batch_execute(
+            "CREATE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN RAISE WARNING ''row %'', NEW; RAISE INFO ''row %'', NEW; RETURN NEW; END'; \
+             CREATE TRIGGER talk BEFORE INSERT OR UPDATE ON compared FOR EACH ROW EXECUTE FUNCTION talk(); \
+             CREATE TRIGGER talk BEFORE INSERT OR UPDATE ON merged FOR EACH ROW EXECUTE FUNCTION talk()",
+        )
+        .unwrap();
+    let silent = |args: &[&str], code: i32| {
+        let ran = ran(case.command(args).output().unwrap()).expect(code);
+        assert!(ran.stderr.contains("DEBUG"), "it does not say everything: {}", ran.stderr);
+        let shown: Vec<&str> = ran.stderr.lines().filter(|line| line.contains(MARK)).take(5).collect();
+        assert!(shown.is_empty(), "{args:?}: {shown:#?}");
+        ran.stderr
+    };
+    let everything = silent(&["run", "-vv"], 3);
+    assert!(
+        everything.contains("the server said something (WARNING, SQLSTATE 01000)"),
+        "no trigger was heard"
+    );
+    let mut target = crate::support::Side::Target.connect(case.database());
+    target
+        .batch_execute(&format!(
+            "DELETE FROM compared WHERE k = '{MARK}-7'; UPDATE compared SET v = '{MARK}' WHERE k = '{MARK}-8'; \
+             INSERT INTO compared VALUES ('{MARK}', '{MARK}')"
+        ))
+        .unwrap();
+    silent(&["compare", "--deep", "-vv"], 3);
+    silent(&["repair", "-vv"], 4);
+    silent(&["repair", "--delete-extra", "-vv"], 0);
+    assert_eq!(
+        target
+            .query_one(&format!("SELECT v FROM compared WHERE k = '{MARK}-8'"), &[])
+            .unwrap()
+            .get::<_, String>(0),
+        format!("{MARK}8")
+    );
+}
