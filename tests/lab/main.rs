@@ -25,6 +25,7 @@ mod modes;
 mod moves;
 mod oracle;
 mod parts;
+mod peak;
 mod planted;
 mod preflight;
 mod progress;
