@@ -26,9 +26,40 @@ impl<T: Eq + Hash> Alike<T> {
     }
 }
 
+/// A value that is mostly equal to the one before it, kept once: of thousands of tables in an inventory most have the
+/// rules of their job.
+#[derive(Debug)]
+pub struct Last<T>(Option<Arc<T>>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: PartialEq> Last<T> {
+    /// The same value, shared with those before it for as long as they are equal.
+    pub fn share(&mut self, value: T) -> Arc<T> {
+        if let Some(last) = self.0.as_ref().filter(|last| ***last == value) {
+            return Arc::clone(last);
+        }
+        let value = Arc::new(value);
+        self.0 = Some(Arc::clone(&value));
+        value
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_neighbours_are_one() {
+        let mut last = Last::default();
+        let one = last.share("a".to_owned());
+        assert!(Arc::ptr_eq(&one, &last.share("a".to_owned())));
+        assert_eq!(*last.share("b".to_owned()), "b");
+    }
 
     #[test]
     fn equal_lists_are_one() {

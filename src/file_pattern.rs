@@ -201,7 +201,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::inventory::{Compressor, Cut, ExportMethod, ExportRule, LoadRule, NullWindow};
+    use crate::inventory::{Compressor, Cut, ExportMethod, ExportRule, NullWindow};
     use crate::inventory::{TableEntry, TableSelector, WindowBy, WindowRule};
     use crate::measure::{Measure, Scale};
     use crate::names::TableName;
@@ -225,7 +225,7 @@ pub(crate) mod tests {
             target: None,
             window: WindowRule::By(WindowBy { column, cut, lag, null_window: NullWindow::Skip }),
             filter: None,
-            load: LoadRule::default(),
+            load: Arc::default(),
             late_after: None,
             export: ExportRule {
                 timeout: lag,

@@ -11,7 +11,7 @@ use super::keys::{self, KeyEnd, Keys, Work};
 use super::{Event, Ground, Halves, Outcome, Shipment, What, session, tables};
 use crate::failure::Failure;
 use crate::ledger::{Ledger, Record, RecordedFailure, State};
-use crate::mount::{Columns, Exported};
+use crate::mount::Columns;
 use crate::names::TableName;
 use crate::owed::OwedKey;
 use crate::plan::{Needed, Plan, key_can_wait};
@@ -290,8 +290,9 @@ impl Fate {
             && let Some(exported) = &mut self.record.exported
             && !exported.columns.is_empty()
         {
-            let (columns, left_out) = (Columns::default(), String::new());
-            *exported = Arc::new(Exported { columns, left_out, ..Exported::clone(exported) });
+            // In place, once nobody else holds it: a copy would lie beside the gap that the first leaves.
+            let exported = Arc::make_mut(exported);
+            (exported.columns, exported.left_out) = (Columns::default(), String::new());
         }
     }
 

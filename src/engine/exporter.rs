@@ -190,15 +190,17 @@ impl<'a> Exporter<'a> {
         loop {
             self.wait_for_loads();
             let next = locked(&queue.batches).pop_front();
-            let Some(Batch { orders: batch, ticket }) = next else { return };
+            let Some(Batch { orders: mut batch, ticket }) = next else { return };
             if self.ground.stop.asked() {
                 return;
             }
-            let (batch, closed): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|order| self.ground.is_open(order.unit));
-            for order in &closed {
-                self.tell.say(order.index, What::Closed);
-            }
+            batch.retain(|order| {
+                let is_open = self.ground.is_open(order.unit);
+                if !is_open {
+                    self.tell.say(order.index, What::Closed);
+                }
+                is_open
+            });
             if batch.is_empty() {
                 continue;
             }

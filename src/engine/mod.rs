@@ -40,6 +40,8 @@ mod methods;
 mod nulls;
 pub mod prepare;
 pub mod remains;
+#[cfg(test)]
+mod size_tests;
 pub mod slices;
 pub mod tables;
 pub mod talks;

@@ -300,7 +300,7 @@ impl<'a> Orders<'a> {
             order(index, unit, inventory, sources, targets, today, |columns| self.lists.share(columns))?;
         let by_pattern = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
         // The pattern may not tell them apart, as ids do.
-        if by_pattern && !self.files.insert(made.file.clone()) {
+        if by_pattern && !self.files.insert(made.file.to_path_buf()) {
             let error = format!("{} is the file of another unit as well", made.file.display());
             return Err(UnitFailure::new(Stage::Check, error, "let `script.file` of the source hold {unit}"));
         }
@@ -335,7 +335,7 @@ fn order<'a>(
     };
     let small = described.bytes.is_some_and(|bytes| bytes <= SMALL);
     let (columns, condition) = (share(columns), condition.into());
-    Ok(Order { index, unit, file, columns, condition, slice_of: None, small, segments: None })
+    Ok(Order { index, unit, file: file.into(), columns, condition, slice_of: None, small, segments: None })
 }
 
 /// Keys of units, by source: how the load log is asked.

@@ -89,7 +89,7 @@ fn read_sink(reader: &mut Reader, name: &str, at: &At<'_>) -> Option<Sink> {
         return None;
     };
     // Which keys are known depends on the kind, so that is looked at before.
-    let written = entries.iter().find(|(key, _)| key.text == "kind").map(|(_, node)| &node.value);
+    let written = entries.iter().find(|(key, _)| &*key.text == "kind").map(|(_, node)| &node.value);
     let known = match written {
         Some(Value::Text(text)) => KINDS.iter().find(|(word, _)| word == text).map(|(_, kind)| *kind),
         _ => None,
@@ -195,7 +195,7 @@ fn read_table(reader: &mut Reader, fields: &Fields<'_>) -> Option<TableSink> {
 /// Columns as written, over the ready-made ones; `~` takes one of those away.
 fn lay_over(reader: &mut Reader, at: &At<'_>, columns: &mut Vec<(String, ColumnValue)>) {
     for (key, at) in reader.entries(at, COLUMNS) {
-        let name = key.text.as_str();
+        let name = &*key.text;
         if name.is_empty() || name.chars().any(char::is_control) {
             let what = "this is not the name of a column";
             reader.add(Fault::new(at.named, at.path.clone(), what, format!("write it as {COLUMNS}")));

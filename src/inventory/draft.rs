@@ -33,7 +33,9 @@ impl Draft {
     /// # Errors
     /// [`InventoryError`] with everything that is wrong; a file that cannot be read is a fault too.
     pub fn open(path: &Path) -> Result<Self, InventoryError> {
-        Self::parse(&text(path)?, path)
+        // The text is gone before the tree is read: both are large where thousands of tables are named.
+        let root = tree(&text(path)?, path)?;
+        Self::of(root, path)
     }
 
     /// Reads a text; `path` is for messages only.
@@ -41,7 +43,10 @@ impl Draft {
     /// # Errors
     /// [`InventoryError`] with everything that is wrong.
     pub fn parse(text: &str, path: &Path) -> Result<Self, InventoryError> {
-        let root = yaml::read(text).map_err(|fault| InventoryError::new(path, vec![*fault]))?;
+        Self::of(tree(text, path)?, path)
+    }
+
+    fn of(root: Node, path: &Path) -> Result<Self, InventoryError> {
         let inventory = meant(Reader::new(&root), &root, path, Vec::new())?;
         Ok(Self { path: path.to_owned(), root, inventory })
     }
@@ -107,9 +112,13 @@ impl Draft {
     }
 }
 
+fn tree(text: &str, path: &Path) -> Result<Node, InventoryError> {
+    yaml::read(text).map_err(|fault| InventoryError::new(path, vec![*fault]))
+}
+
 /// The meaning of a tree, or everything that is wrong with it.
 fn meant(
-    mut reader: Reader,
+    mut reader: Reader<'_>,
     root: &Node,
     path: &Path,
     faults: Vec<Fault>,
@@ -133,12 +142,12 @@ fn without(root: &Node, names: &BTreeMap<String, Fetched>) -> Node {
     let mut root = root.clone();
     let Value::Map(entries) = &mut root.value else { return root };
     for (key, node) in entries.iter_mut() {
-        if let (Value::Map(catalogs), "catalog") = (&mut node.value, key.text.as_str()) {
-            catalogs.retain(|(key, _)| !names.contains_key(&key.text));
+        if let (Value::Map(catalogs), "catalog") = (&mut node.value, &*key.text) {
+            catalogs.retain(|(key, _)| !names.contains_key(&*key.text));
         }
     }
     entries.retain(|(key, node)| {
-        key.text != "catalog" || !matches!(&node.value, Value::Map(left) if left.is_empty())
+        &*key.text != "catalog" || !matches!(&node.value, Value::Map(left) if left.is_empty())
     });
     root
 }

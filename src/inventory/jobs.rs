@@ -65,9 +65,7 @@ fn read_one(
     let (tables, paths) = fields
         .need(reader, "tables", "tables: [ sor.wpp_adefect_glass_f ]")
         .map(|at| tables::read(reader, &at, &rules, matches))
-        .unwrap_or_default()
-        .into_iter()
-        .unzip();
+        .unwrap_or_default();
     let job = Job { name: name.to_owned(), source, from, until, hours, expect_every, tables };
     (job, paths)
 }
@@ -76,7 +74,7 @@ fn read_one(
 fn read_source(reader: &mut Reader, at: &At<'_>, sources: Option<&At<'_>>) -> Option<String> {
     let name = text(reader, at, "source: \"fab1\"")?;
     let Some(Value::Map(entries)) = sources.map(|at| &at.node.value) else { return Some(name.to_owned()) };
-    let known: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
+    let known: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
     if !known.contains(&name) {
         let shown = reader.secrets.echo(name);
         reader.fault(at, format!("there is no source {shown}"), suggest::remedy_for_source(name, &known));

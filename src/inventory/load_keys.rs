@@ -126,7 +126,7 @@ fn read_mapping(reader: &mut Reader, at: &At<'_>) -> Vec<(String, Condition)> {
     let entries = reader.entries(at, example);
     entries
         .into_iter()
-        .filter_map(|(key, at)| Some((key.text.clone(), expression(reader, &at, example)?)))
+        .filter_map(|(key, at)| Some((key.text.to_string(), expression(reader, &at, example)?)))
         .collect()
 }
 

@@ -65,9 +65,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Inventory, InventoryError> {
 
 /// What a file holds.
 fn text(path: &Path) -> Result<String, InventoryError> {
+    const MOST: u64 = yaml::MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| {
+        let long = file.metadata().map_or(0, |data| data.len()).min(MOST);
+        // One byte more shows the end without another growth.
+        bytes.reserve_exact(usize::try_from(long).unwrap_or_default() + 1);
+        file.take(MOST).read_to_end(&mut bytes)
+    });
     if let Err(error) = read {
         return Err(whole_file(
             path,

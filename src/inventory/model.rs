@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::civil::{DateTime, Time};
@@ -229,8 +230,8 @@ pub struct Job {
     pub hours: Option<Hours>,
     /// A run of the job is expected at least so often; absent: nobody waits for one.
     pub expect_every: Option<Duration>,
-    /// What is moved, defaults filled in.
-    pub tables: Vec<TableEntry>,
+    /// What is moved, defaults filled in. Plans share them.
+    pub tables: Vec<Arc<TableEntry>>,
 }
 
 /// A time of day range, `[from, until)`; across midnight where `until <= from`. `24:00` is midnight.
@@ -271,14 +272,14 @@ pub struct TableEntry {
     pub window: WindowRule,
     /// Only rows that meet this are moved.
     pub filter: Option<Condition>,
-    /// How it is loaded.
-    pub load: LoadRule,
+    /// How it is loaded: shared with neighbours of which the same holds.
+    pub load: Arc<LoadRule>,
     /// How it is exported.
     pub export: ExportRule,
     /// A window that has been due for longer is an alarm; absent: none is.
     pub late_after: Option<Duration>,
-    /// How it is compared.
-    pub compare: CompareRule,
+    /// How it is compared: shared in the same way.
+    pub compare: Arc<CompareRule>,
 }
 
 /// Which tables an entry means.

@@ -4,6 +4,7 @@
 //! A reading function returns `None` only after it has put down a fault. So it may go on with anything in
 //! place of the value: with a fault there is no inventory.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::catalog::Origins;
@@ -38,43 +39,64 @@ impl<'a> At<'a> {
 /// The path of a key below another one. A key that is no plain word stands in quotes, and is not shown where
 /// it looks like a password.
 pub(super) fn join(path: &str, key: &str) -> String {
+    let segment = segment(key);
+    if path.is_empty() { segment.into_owned() } else { format!("{path}.{segment}") }
+}
+
+fn segment(key: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let segment = if !key.is_empty() && key.chars().all(plain) {
-        key.to_owned()
-    } else {
-        Secrets::default().echo(key).replace('`', "\"")
-    };
-    if path.is_empty() { segment } else { format!("{path}.{segment}") }
+    if !key.is_empty() && key.chars().all(plain) {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(Secrets::default().echo(key).replace('`', "\""))
+}
+
+/// The first node that such a path leads to. It is looked for and not kept for every path: that would be most of what
+/// reading thousands of tables takes of memory.
+fn below<'t>(node: &'t Node, path: &str) -> Option<&'t Node> {
+    if path.is_empty() {
+        return Some(node);
+    }
+    match &node.value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => None,
+        Value::List(items) => {
+            let (number, rest) = path.strip_prefix('[')?.split_once(']')?;
+            below(items.get(number.parse::<usize>().ok()?)?, rest)
+        }
+        Value::Map(entries) => {
+            let path = path.strip_prefix('.').unwrap_or(path);
+            entries.iter().find_map(|(key, node)| {
+                let rest = path.strip_prefix(&*segment(&key.text))?;
+                let ends = rest.is_empty() || rest.starts_with(['.', '[']);
+                if ends { below(node, rest) } else { None }
+            })
+        }
+    }
 }
 
 /// What was found so far.
-pub(super) struct Reader {
+pub(super) struct Reader<'t> {
     pub(super) secrets: Secrets,
     faults: Vec<Fault>,
-    places: HashMap<String, Place>,
+    root: &'t Node,
     origins: Origins,
 }
 
-impl Reader {
+impl<'t> Reader<'t> {
     /// Looks through the whole tree for what is wrong wherever it stands: equal keys and secrets.
-    pub(super) fn new(root: &Node) -> Self {
+    pub(super) fn new(root: &'t Node) -> Self {
         Self::with(root, Origins::default())
     }
 
     /// As [`Reader::new`], for a tree that rows of catalogs are in.
-    pub(super) fn with(root: &Node, origins: Origins) -> Self {
-        let mut reader = Self {
-            secrets: Secrets::beside(origins.hidden()),
-            faults: Vec::new(),
-            places: HashMap::new(),
-            origins,
-        };
+    pub(super) fn with(root: &'t Node, origins: Origins) -> Self {
+        let mut reader =
+            Self { secrets: Secrets::beside(origins.hidden()), faults: Vec::new(), root, origins };
         reader.survey(&At::root(root), Names::Keys);
         reader
     }
 
     fn survey(&mut self, at: &At<'_>, names: Names) {
-        self.places.entry(at.path.clone()).or_insert(at.node.at);
         match &at.node.value {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
             Value::Text(text) => self.secrets.remember_url(text),
@@ -102,7 +124,7 @@ impl Reader {
     }
 
     fn survey_entry(&mut self, at: &At<'_>, key: &Key, node: &Node, names: Names) {
-        let inner = match (names, at.path.as_str(), key.text.as_str()) {
+        let inner = match (names, at.path.as_str(), &*key.text) {
             (Names::Keys, "", "sources" | "jobs" | "catalog") | (Names::Keys, "alarms", "sinks") => {
                 Names::Free
             }
@@ -157,7 +179,7 @@ impl Reader {
             return None;
         };
         for (key, _) in entries {
-            if !known.contains(&key.text.as_str()) && !secrets::is_secret_key(&key.text) {
+            if !known.contains(&&*key.text) && !secrets::is_secret_key(&key.text) {
                 self.unknown_key(at, key, known);
             }
         }
@@ -167,7 +189,7 @@ impl Reader {
     fn unknown_key(&mut self, at: &At<'_>, key: &Key, known: &[&str]) {
         let remedy = match suggest::nearest(&key.text, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
-            None if key.text == "<<" => {
+            None if &*key.text == "<<" => {
                 "merge keys are not read: write the keys out, or put them under `defaults:`".into()
             }
             None => format!("remove it; known here: {}", known.join(", ")),
@@ -187,7 +209,7 @@ impl Reader {
         let mut seen = BTreeSet::new();
         entries
             .iter()
-            .filter(|(key, _)| seen.insert(key.text.as_str()))
+            .filter(|(key, _)| seen.insert(&*key.text))
             .map(|(key, node)| (key, at.child(key, node)))
             .collect()
     }
@@ -206,7 +228,7 @@ impl Reader {
 
     /// Where the value of this path stands; the file's start where it is not written.
     pub(super) fn place(&self, path: &str) -> Place {
-        self.places.get(path).copied().unwrap_or(Place::START)
+        below(self.root, path).map_or(Place::START, |node| node.at)
     }
 
     /// Where that is, for a message: a line of the file, or a row of a catalog.
@@ -219,7 +241,7 @@ impl Reader {
 
     /// Is this path written?
     pub(super) fn is_written(&self, path: &str) -> bool {
-        self.places.contains_key(path)
+        below(self.root, path).is_some()
     }
 
     /// How much is wrong so far.
@@ -252,7 +274,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The value of a key, the first of equal ones.
     pub(super) fn get(&self, key: &str) -> Option<At<'a>> {
-        self.entries.iter().find(|(found, _)| found.text == key).map(|(key, node)| self.at.child(key, node))
+        self.entries.iter().find(|(found, _)| *found.text == *key).map(|(key, node)| self.at.child(key, node))
     }
 
     /// The value of a key that must be there.

@@ -1,16 +1,18 @@
 //! `tables:` of a job, one entry after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use globset::Glob;
 
 use super::compare;
 use super::fault::Fault;
-use super::model::{CompareRule, Pattern, TableEntry, TableSelector, WindowRule};
+use super::model::{CompareRule, LoadRule, Pattern, TableEntry, TableSelector, WindowRule};
 use super::reader::{At, Fields, Reader};
 use super::rules::Rules;
 use super::scalars::{any_text, length, text};
 use super::yaml::Value;
+use crate::alike::Last;
 use crate::names::TableName;
 use crate::sql::Condition;
 use crate::window::Length;
@@ -65,16 +67,19 @@ impl Matches {
     }
 }
 
-/// All entries, each with its path. An entry whose table is unknown is left out.
+/// All entries, and the path of each. An entry whose table is unknown is left out.
 pub(super) fn read(
     reader: &mut Reader,
     at: &At<'_>,
     rules: &Rules,
     matches: &mut Matches,
-) -> Vec<(TableEntry, String)> {
+) -> (Vec<Arc<TableEntry>>, Vec<String>) {
     let mut windowless: BTreeMap<&'static str, Vec<At<'_>>> = BTreeMap::new();
-    let mut entries = Vec::new();
-    for at in reader.items(at, "tables: [ sor.wpp_adefect_glass_f ]") {
+    let items = reader.items(at, "tables: [ sor.wpp_adefect_glass_f ]");
+    // There may be thousands.
+    let (mut entries, mut paths) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+    let mut alike = Alike::default();
+    for at in items {
         let read = match &at.node.value {
             Value::Map(_) => read_map(reader, &at, rules, matches),
             _ => {
@@ -94,10 +99,11 @@ pub(super) fn read(
             windowless.entry(why).or_default().push(at.clone());
             WindowRule::None { every: None }
         });
-        entries.push((entry.meant(window), at.path));
+        entries.push(Arc::new(entry.meant(window, &mut alike)));
+        paths.push(at.path);
     }
     report_windowless(reader, windowless);
-    entries
+    (entries, paths)
 }
 
 /// One fault per entry, or one for all of them where they are many.
@@ -130,18 +136,25 @@ struct Entry {
 }
 
 impl Entry {
-    fn meant(self, window: WindowRule) -> TableEntry {
+    fn meant(self, window: WindowRule, alike: &mut Alike) -> TableEntry {
         TableEntry {
             what: self.what,
             target: self.target,
             window,
             filter: self.filter,
-            load: self.rules.load_rule(),
+            load: alike.load.share(self.rules.load_rule()),
             export: self.rules.export_rule(),
             late_after: self.rules.expected.late_after,
-            compare: self.compare,
+            compare: alike.compare.share(self.compare),
         }
     }
+}
+
+/// What one table after the other has alike.
+#[derive(Default)]
+struct Alike {
+    load: Last<LoadRule>,
+    compare: Last<CompareRule>,
 }
 
 fn read_map(reader: &mut Reader, at: &At<'_>, rules: &Rules, matches: &mut Matches) -> Option<Entry> {

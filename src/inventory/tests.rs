@@ -64,7 +64,7 @@ fn defaults_are_filled_in() {
     let table = &job.tables[0];
     assert_eq!(table.window, WindowRule::None { every: None });
     assert_eq!((&table.target, &table.filter), (&None, &None));
-    let LoadRule { mode, match_columns, on_pk_violation, .. } = &table.load;
+    let LoadRule { mode, match_columns, on_pk_violation, .. } = &*table.load;
     assert_eq!(
         (*mode, match_columns.len(), *on_pk_violation),
         (LoadMode::Insert, 0, OnPkViolation::Rollback)

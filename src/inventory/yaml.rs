@@ -5,7 +5,8 @@
 //! the core schema of YAML 1.2, so `no`, `off`, `4h` and `2021-08-10` are texts. Nesting, size and what
 //! aliases multiply are bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde_yaml::granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 
@@ -42,7 +43,8 @@ pub(super) enum Value {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Key {
     pub(super) at: Place,
-    pub(super) text: String,
+    /// Shared by all keys of this text.
+    pub(super) text: Arc<str>,
 }
 
 impl Node {
@@ -131,6 +133,7 @@ struct Tree {
     open: Vec<Open>,
     root: Option<Node>,
     anchors: HashMap<usize, (Node, usize)>,
+    keys: HashSet<Arc<str>>,
     nodes: usize,
     aliased: usize,
 }
@@ -186,7 +189,12 @@ impl Tree {
         if let Some(Open { node: Node { value: Value::Map(_), .. }, key: key @ None, .. }) =
             self.open.last_mut()
         {
-            *key = Some(Key { at, text: text.to_owned() });
+            let text = self.keys.get(text).cloned().unwrap_or_else(|| {
+                let text = Arc::<str>::from(text);
+                self.keys.insert(Arc::clone(&text));
+                text
+            });
+            *key = Some(Key { at, text });
             return Ok(());
         }
         self.close(Node { at, value: kind.value(text) }, anchor)
@@ -212,7 +220,13 @@ impl Tree {
     }
 
     /// A node is complete: it becomes part of the one around it.
-    fn close(&mut self, node: Node, anchor: usize) -> Result<(), Refusal> {
+    fn close(&mut self, mut node: Node, anchor: usize) -> Result<(), Refusal> {
+        // Nothing is added to it any more, and room for more would be most of a tree of thousands of small maps.
+        match &mut node.value {
+            Value::List(items) => items.shrink_to_fit(),
+            Value::Map(entries) => entries.shrink_to_fit(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
+        }
         if anchor != 0 {
             let count = node.count();
             self.counted(count, node.at)?;

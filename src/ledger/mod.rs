@@ -231,7 +231,7 @@ impl Ledger {
         connection.busy_timeout(Duration::from_secs(30)).map_err(sqlite)?;
         connection
             .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -1024;",
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -512;",
             )
             .map_err(sqlite)?;
         let mut ledger = Self { connection, path: path.to_owned() };

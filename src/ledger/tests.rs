@@ -37,7 +37,7 @@ pub(super) fn record(state: State) -> Record {
 fn exported() -> Exported {
     let trailer = Trailer { bytes: 99, crc32: 7, isize: 300 };
     Exported {
-        file: "s/x.csv.gz".into(),
+        file: std::path::Path::new("s/x.csv.gz").into(),
         rows: 5,
         trailer,
         columns: ["a".into(), "b c".into()].into(),

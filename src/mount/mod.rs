@@ -47,8 +47,8 @@ pub type Columns = Arc<[String]>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
     /// Path of its file below the mount's subdirectory. Where it has parts, their names are made of this one, and no
-    /// file has it.
-    pub file: PathBuf,
+    /// file has it. Shared with the order: there are thousands.
+    pub file: Arc<Path>,
     /// Rows that the source reported, in all files together.
     pub rows: u64,
     /// Size and gzip trailer, as the runner saw them right after publication; of parts, [`Trailer::of_parts`].
@@ -66,14 +66,14 @@ pub struct Exported {
 impl Exported {
     /// Its files below the mount's subdirectory, in the order in which they are read.
     pub fn files(&self) -> impl Iterator<Item = (PathBuf, Trailer)> {
-        let one = self.parts.is_empty().then(|| (self.file.clone(), self.trailer));
+        let one = self.parts.is_empty().then(|| (self.file.to_path_buf(), self.trailer));
         let parts = self.parts.iter().enumerate();
         one.into_iter().chain(parts.map(|(no, trailer)| (part_path(&self.file, no), *trailer)))
     }
 
     /// How its file is called, or all of them in one word.
     pub fn named(&self) -> PathBuf {
-        if self.parts.is_empty() { self.file.clone() } else { parts_path(&self.file) }
+        if self.parts.is_empty() { self.file.to_path_buf() } else { parts_path(&self.file) }
     }
 
     /// How much CSV it holds at least, in bytes: what a trailer says is modulo 4 GiB.
@@ -164,7 +164,8 @@ impl Mount {
         for (file, trailer) in exported.files().skip(1) {
             self.open_exported(&file, &trailer, stop)?;
         }
-        let (file, base, trailer) = (part_path(&exported.file, 0), exported.file.clone(), exported.parts[0]);
+        let (file, base, trailer) =
+            (part_path(&exported.file, 0), Arc::clone(&exported.file), exported.parts[0]);
         let first = self.open_exported(&file, &trailer, stop)?;
         // One after the other: a cluster may have more segments than a process may have files.
         let (mount, stop) = (self.clone(), stop.clone());

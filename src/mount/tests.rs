@@ -58,7 +58,7 @@ fn parts(mount: &Mount) -> Exported {
         })
         .collect();
     let (columns, left_out) = (Columns::default(), String::new());
-    Exported { file, rows: 3, trailer: Trailer::of_parts(&parts), columns, left_out, parts }
+    Exported { file: file.into(), rows: 3, trailer: Trailer::of_parts(&parts), columns, left_out, parts }
 }
 
 fn read(mount: &Mount, exported: &Exported) -> Result<String, String> {

@@ -204,9 +204,8 @@ pub fn compared(
                 let why = if listed { NotCompared::NoMatch } else { NotCompared::NotListed };
                 comparison.left_out.push(left_out(describe(&entry.what), why));
             }
-            let entry = Arc::new(entry.clone());
             for table in found {
-                let series = series_of(&source.database, &table, variant(&entry, &table).as_deref());
+                let series = series_of(&source.database, &table, variant(entry, &table).as_deref());
                 let is_own = owners.get(&(source.name.as_str(), series.clone())) == Some(&(job_no, entry_no));
                 let is_meant = selection.tables.is_empty() || matches(&selection.tables, &table.to_string());
                 if !is_own || !is_meant {
@@ -215,7 +214,7 @@ pub fn compared(
                 let target = entry.target.clone().unwrap_or_else(|| table.clone());
                 let piece = Piece {
                     job,
-                    entry: &entry,
+                    entry,
                     table: &table,
                     target: &target,
                     series: &series,

@@ -289,14 +289,13 @@ pub fn plan(
                 let why = if catalog.contains_key(&source.name) { Why::NoMatch } else { Why::NotListed };
                 tables.skip(&describe(&entry.what), 0, why);
             }
-            let entry = Arc::new(entry.clone());
             for table in found {
                 if !selection.tables.is_empty() && !matches(&selection.tables, &table.to_string()) {
                     continue;
                 }
-                let series = series_of(&source.database, &table, variant(&entry, &table).as_deref());
+                let series = series_of(&source.database, &table, variant(entry, &table).as_deref());
                 if owners.get(&(source.name.as_str(), series.clone())) == Some(&(job_no, entry_no)) {
-                    tables.add(&entry, table, series);
+                    tables.add(entry, table, series);
                 } else {
                     tables.skip(&table.to_string(), 0, Why::MovedByAnotherEntry);
                 }

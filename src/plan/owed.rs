@@ -78,7 +78,7 @@ mod tests {
         assert!(!key_can_wait([&of("a.c")]), "what collides is looked up by the key");
         let mut merging = of("a.b");
         let entry = std::sync::Arc::make_mut(&mut merging.entry);
-        entry.load.mode = LoadMode::Merge;
+        std::sync::Arc::make_mut(&mut entry.load).mode = LoadMode::Merge;
         assert!(!key_can_wait([&merging]));
     }
 }

@@ -5,7 +5,7 @@ mod proof;
 mod tests;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ pub struct Order<'a> {
     /// The unit.
     pub unit: &'a Unit,
     /// Path of its file below the mount's subdirectory.
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     /// Columns in the file's order.
     pub columns: Columns,
     /// What tells its rows from the others of its table, as SQL; empty for all of them.

@@ -7,10 +7,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::x509::store::X509StoreBuilder;
 use percent_encoding::percent_decode_str;
 use postgres::config::{Host, SslMode};
 use postgres::{CancelToken, Client, Config, NoTls};
@@ -26,10 +28,12 @@ const OURS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "passfil
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach the target, worked out once.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Address {
     hosts: Vec<Config>,
     tls: Tls,
+    /// Made once for all sessions: each would read the machine's certificates anew, half a MiB of them.
+    connector: Arc<Mutex<Option<MakeTlsConnector>>>,
     shown: String,
 }
 
@@ -76,7 +80,7 @@ impl Address {
         let home = variable("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
         let passfile = value("passfile", "PGPASSFILE").map(PathBuf::from).or(home);
         let hosts = one_by_one(&config, passfile, variable("PGPASSWORD")).map_err(&bad)?;
-        Ok(Self { hosts, tls, shown })
+        Ok(Self { hosts, tls, connector: Arc::default(), shown })
     }
 
     /// The URL without its parameters, for messages.
@@ -115,6 +119,15 @@ impl Address {
         Err(TargetError::Connect { target: self.shown.clone(), why: refused.join("; "), transient })
     }
 
+    /// What TLS needs, from the second session on as the first one made it.
+    fn connector(&self) -> Result<MakeTlsConnector, String> {
+        let mut made = self.connector.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = &*made {
+            return Ok(connector.clone());
+        }
+        Ok(made.insert(self.tls.connector()?).clone())
+    }
+
     /// The library bounds the TCP connection alone, not a server that takes it and then says nothing. So the
     /// attempt is made by a thread of its own, which is left behind when it takes too long.
     fn connect_one(&self, config: &Config) -> Result<(Client, Canceller), No> {
@@ -123,7 +136,7 @@ impl Address {
             None
         } else {
             let no = |error| No { why: format!("TLS: {error}"), transient: false };
-            Some(self.tls.connector().map_err(no)?)
+            Some(self.connector().map_err(no)?)
         };
         let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         let (mut config, with) = (config.clone(), connector.clone());
@@ -153,6 +166,14 @@ impl Address {
         };
         let canceller = Canceller { token: client.cancel_token(), connector };
         Ok((client, canceller))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hosts, tls, connector: _, shown } = self;
+        let mut all = f.debug_struct("Address");
+        all.field("hosts", hosts).field("tls", tls).field("shown", shown).finish_non_exhaustive()
     }
 }
 
@@ -242,6 +263,10 @@ impl Tls {
                 .map_err(|error| format!("{}: {error}", key.display()))?;
         }
         let verified = matches!(self.verify, TlsMode::VerifyCa | TlsMode::VerifyFull);
+        if !verified && self.cert.is_none() {
+            // Nothing is held against the certificates of this machine, all of which the library has read.
+            builder.set_cert_store(X509StoreBuilder::new().map_err(words)?.build());
+        }
         builder.set_verify(if verified { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
         let mut connector = MakeTlsConnector::new(builder.build());
         let full = self.verify == TlsMode::VerifyFull;

@@ -26,6 +26,7 @@ mod modes;
 mod moves;
 mod oracle;
 mod parts;
+mod peak;
 mod planted;
 mod preflight;
 mod progress;

@@ -110,7 +110,7 @@ fn edit(inventory: &mut Inventory, chance: &mut Chance) {
         job.from = Some(START.parse().unwrap());
     }
     let table = &mut job.tables[usize::try_from(chance.below(TABLES as u64)).unwrap()];
-    let WindowRule::By(by) = &mut table.window else { return };
+    let WindowRule::By(by) = &mut std::sync::Arc::make_mut(table).window else { return };
     if chance.one_in(6) {
         by.column = if by.column == "made" { "changed".into() } else { "made".into() };
     }

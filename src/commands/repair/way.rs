@@ -56,7 +56,7 @@ pub(super) fn way(differing: &Differing, delete_extra: bool, mixed: bool) -> Way
 
 /// A unit that takes the place of what is there.
 pub(super) fn again(unit: Unit, differing: &Differing, way: &Way) -> Option<Unit> {
-    let written = unit.entry.load.clone();
+    let written = LoadRule::clone(&unit.entry.load);
     let key = differing.key.clone().unwrap_or_default();
     let load = match way {
         Way::Leave(_) => return None,
@@ -78,7 +78,7 @@ pub(super) fn again(unit: Unit, differing: &Differing, way: &Way) -> Option<Unit
         },
     };
     let mut entry = (*unit.entry).clone();
-    entry.load = load;
+    entry.load = Arc::new(load);
     // One window, one transaction.
     entry.export.slice_bytes = u64::MAX;
     Some(Unit { entry: Arc::new(entry), ..unit })

@@ -355,7 +355,7 @@ fn read_source(
     for (key, at) in reader.entries(&at, WRITE) {
         if let Some(name) = text(reader, &at, "qmsprd: \"fab1\"") {
             known_source(reader, &at, name, sources);
-            by.insert(key.text.clone(), name.to_owned());
+            by.insert(key.text.to_string(), name.to_owned());
         }
     }
     SourceRule::ByDatabase(by)

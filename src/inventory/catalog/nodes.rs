@@ -14,7 +14,7 @@ pub(super) fn text(row: Row, field: Field, text: &str) -> Node {
 }
 
 pub(super) fn key(row: Row, name: &str) -> Key {
-    Key { at: row.place(), text: name.to_owned() }
+    Key { at: row.place(), text: name.into() }
 }
 
 pub(super) fn map(row: Row, entries: Vec<(&str, Option<Node>)>) -> Node {

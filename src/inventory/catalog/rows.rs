@@ -72,7 +72,7 @@ type Entries = Vec<(Key, Node)>;
 /// Takes the jobs out of a document.
 fn take_jobs(root: &mut Node) -> Entries {
     let Value::Map(entries) = &mut root.value else { return Entries::new() };
-    match entries.iter_mut().find(|(key, _)| key.text == "jobs") {
+    match entries.iter_mut().find(|(key, _)| &*key.text == "jobs") {
         Some((_, Node { value: Value::Map(jobs), .. })) => std::mem::take(jobs),
         _ => Entries::new(),
     }
@@ -82,8 +82,8 @@ fn take_jobs(root: &mut Node) -> Entries {
 fn put_jobs(root: &mut Node, jobs: Entries) {
     let at = root.at;
     let Value::Map(entries) = &mut root.value else { return };
-    let place = entries.iter().find(|(key, _)| key.text == "jobs").map_or(at, |(_, node)| node.at);
-    entries.retain(|(key, _)| key.text != "jobs");
+    let place = entries.iter().find(|(key, _)| &*key.text == "jobs").map_or(at, |(_, node)| node.at);
+    entries.retain(|(key, _)| &*key.text != "jobs");
     if !jobs.is_empty() {
         entries.push((Key { at: place, text: "jobs".into() }, Node { at: place, value: Value::Map(jobs) }));
     }
@@ -123,14 +123,14 @@ fn add_jobs(
     let alone = by_source.len() == 1;
     for (source, tables) in by_source {
         let name = if alone { group.to_owned() } else { format!("{group}.{source}") };
-        if jobs.iter().any(|(key, _)| key.text == name) {
+        if jobs.iter().any(|(key, _)| *key.text == *name) {
             let what =
                 format!("there is a job {} already, in the inventory or another catalog", shown(&name));
             notes.fault_of_row(row, what, "give one of the two another name");
             continue;
         }
         let node = job(notes, row, &source, tables, times);
-        jobs.push((Key { at: row.at(Field::Group), text: name }, node));
+        jobs.push((Key { at: row.at(Field::Group), text: name.into() }, node));
     }
 }
 
@@ -190,7 +190,7 @@ fn as_written(name: &TableName) -> String {
 fn add_times(notes: &mut Notes<'_>, states: BTreeMap<String, State>, jobs: &mut Entries) {
     let mut strangers = Vec::new();
     for (group, state) in states {
-        let Some(at) = jobs.iter().position(|(key, _)| key.text == group) else {
+        let Some(at) = jobs.iter().position(|(key, _)| *key.text == group) else {
             strangers.push(group);
             continue;
         };
@@ -214,10 +214,10 @@ fn give_times(notes: &mut Notes<'_>, job: &mut Node, times: Times) {
     let row = times.row;
     let Value::Map(entries) = &mut job.value else { return };
     let given = [("from", Some(times.from)), ("until", times.until), ("hours", times.hours)];
-    let place = entries.iter().position(|(key, _)| key.text == "tables").unwrap_or(entries.len());
+    let place = entries.iter().position(|(key, _)| &*key.text == "tables").unwrap_or(entries.len());
     let mut new = Vec::new();
     for (name, node) in given.into_iter().filter_map(|(name, node)| Some((name, node?))) {
-        if entries.iter().any(|(key, _)| key.text == name) {
+        if entries.iter().any(|(key, _)| *key.text == *name) {
             let what = format!("the job has `{name}` already, in the inventory or another catalog");
             notes.fault_of_row(row, what, "remove it there, or leave this row out of the query");
         } else {
@@ -225,7 +225,7 @@ fn give_times(notes: &mut Notes<'_>, job: &mut Node, times: Times) {
         }
     }
     if let Some(length) = times.length
-        && !entries.iter().any(|(key, _)| key.text == "window")
+        && !entries.iter().any(|(key, _)| &*key.text == "window")
     {
         new.push((key(row, "window"), map(row, vec![("length", Some(length))])));
     }

@@ -1,6 +1,6 @@
 //! No line is wider than the terminal, no picture higher, and the numbers are those of the events.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -42,7 +42,7 @@ fn exported(unit: usize, rows: u64, bytes: u64) -> Event {
     let trailer = Trailer { bytes, crc32: 0, isize: 0 };
     let (columns, left_out) = (Columns::default(), String::new());
     let exported =
-        Exported { file: PathBuf::from("f"), rows, trailer, columns, left_out, parts: Box::default() };
+        Exported { file: Path::new("f").into(), rows, trailer, columns, left_out, parts: Box::default() };
     Event { unit, what: What::Exported { exported: exported.into(), took: Duration::from_secs(1) } }
 }
 

@@ -47,7 +47,7 @@ fn batch_with(
         Order {
             index,
             unit,
-            file,
+            file: file.into(),
             columns: ["id".into()].into(),
             condition: "".into(),
             slice_of: None,

@@ -57,7 +57,7 @@ pub fn mend(
     cargo: &Cargo<'_>,
     failure: &mut UnitFailure,
 ) -> (Mended, bool) {
-    let written = &cargo.unit.entry.load;
+    let written: &LoadRule = &cargo.unit.entry.load;
     if matches!(written.mode, LoadMode::Update | LoadMode::Merge) {
         failure.remedy = format!(
             "mode `{}` finds rows by its key columns alone, and these rows break another unique constraint: {}",

@@ -1,6 +1,7 @@
 //! What was gathered: one visit to each host, each source database and the target.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use globset::Glob;
 
@@ -112,7 +113,7 @@ pub struct SourceVisit {
     /// Which kind it is.
     pub engine: Engine,
     /// Entries of the selected jobs.
-    pub entries: Vec<TableEntry>,
+    pub entries: Vec<Arc<TableEntry>>,
     /// Globs over tables that the operator gave.
     pub tables: Vec<Glob>,
     /// What is moved from it. Globs are among them only where the catalog could be read.
