@@ -19,6 +19,10 @@ use crate::window::micros;
 /// So many pieces at most does one unit become, before the first of them is cut again.
 const MOST: u64 = 256;
 
+/// So many at most, where no index leads to the rows of one: each reads the whole table then, which takes about a hundredth
+/// of what moving it does (measured).
+const MOST_SCANS: f64 = 8.0;
+
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
 
@@ -158,11 +162,12 @@ pub fn cut(unit: &Unit, size: &Size, told: Told, zone: &TimeZone, ramp: bool) ->
 }
 
 fn whole(unit: &Unit, size: &Size, bytes: f64, ramp: bool) -> Result<Vec<Unit>, Uncut> {
-    let cuts = cuts(unit, bytes, ramp);
-    if cuts.pieces() < 2 {
+    let wanted = cuts(unit, bytes, MOST, ramp);
+    if wanted.pieces() < 2 {
         return Ok(Vec::new());
     }
-    let (by, spread) = best(size, &cuts).ok_or(Uncut::Key)?;
+    let (by, spread) = best(size, &wanted).ok_or(Uncut::Key)?;
+    let cuts = cuts(unit, bytes, most(by, spread, 1.0), ramp);
     let measure = Measure::Slice(by, spread.column.clone());
     let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
     let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
@@ -181,12 +186,12 @@ fn part(unit: &Unit, size: &Size, all: f64, slice: Interval<i64>, ramp: bool) ->
             let low = slice.start().max(i64::from(i32::MIN));
             let high = slice.end().min(i64::from(i32::MAX));
             let share = (high - low) as f64 / 2f64.powi(32);
-            (evenly(low, high, &cuts(unit, all * share, ramp)), share)
+            (evenly(low, high, &cuts(unit, all * share, most(*by, spread, share), ramp)), share)
         }
         SliceBy::Time | SliceBy::Number => {
             let inside = inside(&spread.edges, slice);
             let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
-            (quantiles(inside, &cuts(unit, all * share, ramp)), share)
+            (quantiles(inside, &cuts(unit, all * share, most(*by, spread, share), ramp)), share)
         }
     };
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
@@ -207,7 +212,7 @@ fn window(unit: &Unit, size: &Size, told: Told, zone: &TimeZone, ramp: bool) -> 
     let lately = told.lately.map(|bytes| bytes * length as f64);
     // Without any of them, all of the table may be in this window.
     let bytes = lately.or(by_spread).or(by_plan).unwrap_or(size.bytes.unwrap_or(0) as f64);
-    let cuts = cuts(unit, bytes, ramp);
+    let cuts = cuts(unit, bytes, MOST, ramp);
     if cuts.pieces() < 2 {
         return Ok(Vec::new());
     }
@@ -249,11 +254,17 @@ fn measured(spread: &Spread, measure: &Measure, zone: &TimeZone) -> Vec<i64> {
 }
 
 /// Where so many bytes are cut for pieces of the size that the unit's entry wants.
-fn cuts(unit: &Unit, bytes: f64, ramp: bool) -> Cuts {
+fn cuts(unit: &Unit, bytes: f64, most: u64, ramp: bool) -> Cuts {
     let wanted = unit.entry.export.slice_bytes.max(1) as f64;
     // What is a little more than one stays one: half a piece is not worth a transaction.
-    let pieces = (bytes / wanted).round().min(MOST as f64);
-    Cuts::new(if bytes > wanted { (pieces as u64).max(2) } else { 1 }, ramp)
+    let pieces = ((bytes / wanted).round() as u64).max(2).min(most);
+    Cuts::new(if bytes > wanted { pieces } else { 1 }, ramp)
+}
+
+/// How many pieces such a share of a table may become, at most, that is cut by this column of its key.
+fn most(by: SliceBy, spread: &Spread, share: f64) -> u64 {
+    let index_leads_there = by != SliceBy::Hash && spread.key_place == Some(0);
+    if index_leads_there { MOST } else { (MOST_SCANS * share).ceil() as u64 }
 }
 
 /// The column of the key that is cut by: the first of the key where its spread is known, since an index leads there;
