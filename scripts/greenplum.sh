@@ -894,15 +894,21 @@ query_one() {   # no sql
     began=$NOW
     session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
     printf "\\\\copy (%s) to '%s/rows'\n\\\\echo %s %s.\n" "$sql" "$tmp" "$mark" "$no" >&7 2>/dev/null
-    if ! await "$no"; then
-        [[ $state != - ]] || state=08006
-        reply_error "$no" "$code" "$state" "$why"
-    elif [[ -n $troubled ]]; then
-        reply_error "$no" 1 "$state" "$said"
-    else
-        send_rows "$no"
-    fi
+    if answered "$no"; then send_rows "$no"; fi
     rm -f -- "$tmp/rows"
+}
+
+# Waits for psql's answer to a question; where it is none, that is said, and 1 returned.
+answered() {   # no
+    if ! await "$1"; then
+        [[ $state != - ]] || state=08006
+        reply_error "$1" "$code" "$state" "$why"
+    elif [[ -n $troubled ]]; then
+        reply_error "$1" 1 "$state" "$said"
+    else
+        return 0
+    fi
+    return 1
 }
 
 # Of the plan only the costs of its top node are sent: the lines below show what the query compares with. The plan goes
@@ -913,12 +919,7 @@ explain_one() {   # no sql
     began=$NOW
     session_open || { reply_error "$no" "$code" "$state" "$why"; return; }
     printf "EXPLAIN %s \\\\g '%s/rows'\n\\\\echo %s %s.\n" "$2" "$tmp" "$mark" "$no" >&7 2>/dev/null
-    if ! await "$no"; then
-        [[ $state != - ]] || state=08006
-        reply_error "$no" "$code" "$state" "$why"
-    elif [[ -n $troubled ]]; then
-        reply_error "$no" 1 "$state" "$said"
-    else
+    if answered "$no"; then
         while [[ -z $costs ]] && IFS= read -r text; do
             [[ ! $text =~ \(cost=[0-9.eE+-]+\ rows=[0-9.eE+-]+\ width=[0-9]+\) ]] || costs=${text##*'(cost='}
         done <"$tmp/rows"

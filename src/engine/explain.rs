@@ -87,15 +87,16 @@ fn plans(
             }
             Err(error @ SourceError::Failed { .. }) => {
                 log::warn!(
-                    "source {source}: {} is moved in one piece, since nobody says how large it is: {error}",
-                    unit.table
+                    "source {source}: {} is moved in one piece, since nobody says how large it is: {error} (try: {})",
+                    unit.table,
+                    error.remedy()
                 );
                 refused.insert(&unit.table);
             }
             Err(error) => return Err(error),
         }
     }
-    if left > 0 {
+    if left > 0 && !stop.asked() {
         log::warn!(
             "source {source}: {left} units of unknown size are moved in one piece: the plans of others took too long"
         );
