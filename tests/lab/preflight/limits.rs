@@ -3,21 +3,23 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::{checks, preflight, ready};
 use crate::support::{lab, ran};
 
-/// How much later every byte arrives, each way.
-const DELAY: Duration = Duration::from_millis(100);
+/// How much later every byte arrives, each way, in milliseconds.
+static DELAY: AtomicU64 = AtomicU64::new(100);
 
 /// One direction of a connection: what is read now is written [`DELAY`] later.
 fn pass(mut from: TcpStream, mut to: TcpStream) {
     let (tell, heard) = channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
         for (at, bytes) in heard {
-            std::thread::sleep((at + DELAY).saturating_duration_since(Instant::now()));
+            let delay = Duration::from_millis(DELAY.load(Ordering::Relaxed));
+            std::thread::sleep((at + delay).saturating_duration_since(Instant::now()));
             if to.write_all(&bytes).is_err() {
                 return;
             }
@@ -84,19 +86,19 @@ fn twenty_hosts_take_at_most_half_as_long_again_as_the_slowest_alone() {
         let ran = ran(command.env("GPFERRY_SSH_CONFIG", case.path("ssh_config")).output().unwrap()).expect(0);
         (begin.elapsed(), ran)
     };
-    // What else the machine does falls on either; a preflight that asked one host after another would never do it.
-    let best = (0..4).map(|_| {
+    // Twenty ends of SSH on this machine are work for its processors, and so are the tests beside this one; a
+    // longer line leaves the question and takes their share away. One host after another would be twenty times
+    // as long on any line.
+    let good = [100, 100, 200, 400].into_iter().any(|delay| {
+        DELAY.store(delay, Ordering::Relaxed);
         let alone = [0, 7, 19].map(|n| timed(&["--host", &format!("n{n}")]).0).into_iter().max().unwrap();
         let (all, ran) = timed(&[]);
         ran.says("21 hosts: 0 to mend");
         let ratio = all.as_secs_f64() / alone.as_secs_f64();
-        eprintln!("alone {alone:.2?}, twenty {all:.2?}, ratio {ratio:.2}");
-        ratio
+        eprintln!("{delay} ms each way: alone {alone:.2?}, twenty {all:.2?}, ratio {ratio:.2}");
+        ratio <= 1.5
     });
-    assert!(
-        best.into_iter().any(|ratio| ratio <= 1.5),
-        "twenty hosts take too long against the slowest of three"
-    );
+    assert!(good, "twenty hosts take too long against the slowest of three");
 }
 
 #[test]
