@@ -96,7 +96,7 @@ pub fn slice(
                 let mut cut = cut.into_iter();
                 slices.extend(cut.next().map(|first| ((index, first), cut.collect())));
             }
-            Err(why @ (Uncut::Mode | Uncut::Key | Uncut::Skewed)) => note(why.words()),
+            Err(why @ (Uncut::Mode | Uncut::Key | Uncut::Skewed | Uncut::Scan)) => note(why.words()),
         }
     }
     if slices.is_empty() && notes.is_empty() {

@@ -51,6 +51,8 @@ pub struct Spread {
     pub by: SliceBy,
     /// Does the column stand in the table's primary key? At which place, from 0.
     pub key_place: Option<usize>,
+    /// Does an index, or a partitioning, lead to the rows of some of its values, as far as is known?
+    pub found_fast: bool,
     /// Can only whole days be told apart?
     pub days: bool,
     /// Are its values instants, so that the numbers are microseconds of UTC?
@@ -79,6 +81,8 @@ pub enum Uncut {
     Key,
     /// All its rows stand at one place of its column.
     Skewed,
+    /// It is a small part of a table of which each slice would read all.
+    Scan,
 }
 
 impl Uncut {
@@ -92,6 +96,9 @@ impl Uncut {
                 "it has no primary key by whose values it could be cut; ANALYZE may tell more of them, and windows need no key"
             }
             Uncut::Skewed => "its rows are not spread over its window column",
+            Uncut::Scan => {
+                "no index begins with its window column, and the table is not partitioned by it: each slice would read all of it"
+            }
         }
     }
 }
@@ -167,7 +174,7 @@ fn whole(unit: &Unit, size: &Size, bytes: f64, ramp: bool) -> Result<Vec<Unit>, 
         return Ok(Vec::new());
     }
     let (by, spread) = best(size, &wanted).ok_or(Uncut::Key)?;
-    let cuts = cuts(unit, bytes, most(by, spread, 1.0), ramp);
+    let cuts = cuts(unit, bytes, most(is_found_fast(by, spread), 1.0), ramp);
     let measure = Measure::Slice(by, spread.column.clone());
     let rows = Rows { measure, tag: None, ..(*unit.rows).clone() };
     let unit = Unit { rows: Arc::new(rows), ..unit.clone() };
@@ -186,12 +193,18 @@ fn part(unit: &Unit, size: &Size, all: f64, slice: Interval<i64>, ramp: bool) ->
             let low = slice.start().max(i64::from(i32::MIN));
             let high = slice.end().min(i64::from(i32::MAX));
             let share = (high - low) as f64 / 2f64.powi(32);
-            (evenly(low, high, &cuts(unit, all * share, most(*by, spread, share), ramp)), share)
+            (
+                evenly(low, high, &cuts(unit, all * share, most(is_found_fast(*by, spread), share), ramp)),
+                share,
+            )
         }
         SliceBy::Time | SliceBy::Number => {
             let inside = inside(&spread.edges, slice);
             let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
-            (quantiles(inside, &cuts(unit, all * share, most(*by, spread, share), ramp)), share)
+            (
+                quantiles(inside, &cuts(unit, all * share, most(is_found_fast(*by, spread), share), ramp)),
+                share,
+            )
         }
     };
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }
@@ -212,9 +225,13 @@ fn window(unit: &Unit, size: &Size, told: Told, zone: &TimeZone, ramp: bool) -> 
     let lately = told.lately.map(|bytes| bytes * length as f64);
     // Without any of them, all of the table may be in this window.
     let bytes = lately.or(by_spread).or(by_plan).unwrap_or(size.bytes.unwrap_or(0) as f64);
-    let cuts = cuts(unit, bytes, MOST, ramp);
-    if cuts.pieces() < 2 {
+    if cuts(unit, bytes, MOST, ramp).pieces() < 2 {
         return Ok(Vec::new());
+    }
+    let share = size.bytes.map_or(1.0, |all| (bytes / all as f64).min(1.0));
+    let cuts = cuts(unit, bytes, spread.map_or(MOST, |spread| most(spread.found_fast, share)), ramp);
+    if cuts.pieces() < 2 {
+        return Err(Uncut::Scan);
     }
     // Few edges stand for few looks: then the window is cut evenly.
     let mut edges = if inside.len() >= cuts.pieces() * 2 {
@@ -261,21 +278,25 @@ fn cuts(unit: &Unit, bytes: f64, most: u64, ramp: bool) -> Cuts {
     Cuts::new(if bytes > wanted { pieces } else { 1 }, ramp)
 }
 
-/// How many pieces such a share of a table may become, at most, that is cut by this column of its key.
-fn most(by: SliceBy, spread: &Spread, share: f64) -> u64 {
-    let index_leads_there = by != SliceBy::Hash && spread.key_place == Some(0);
-    if index_leads_there { MOST } else { (MOST_SCANS * share).ceil() as u64 }
+/// How many pieces such a share of a table may become, at most.
+fn most(found_fast: bool, share: f64) -> u64 {
+    if found_fast { MOST } else { (MOST_SCANS * share).ceil() as u64 }
 }
 
-/// The column of the key that is cut by: the first of the key where its spread is known, since an index leads there;
-/// another of the key; else the hash of the one with the most values. A key of one column has as many values as rows,
+/// Does anything lead to the rows of a slice that is cut by this column? Nothing does by a hash.
+fn is_found_fast(by: SliceBy, spread: &Spread) -> bool {
+    by != SliceBy::Hash && spread.found_fast
+}
+
+/// The column of the key that is cut by: one whose spread is known, best of all where an index leads to it, as it does to
+/// the first of the key; else the hash of the one with the most values. A key of one column has as many values as rows,
 /// whether somebody counted them or not.
 fn best<'a>(size: &'a Size, cuts: &Cuts) -> Option<(SliceBy, &'a Spread)> {
     let keys = || size.spreads.iter().filter(|spread| spread.key_place.is_some());
     let fits = |spread: &&Spread| {
         spread.by != SliceBy::Hash && quantiles(&spread.edges, cuts).len() * 2 >= cuts.pieces()
     };
-    let by_values = keys().filter(fits).min_by_key(|spread| spread.key_place);
+    let by_values = keys().filter(fits).min_by_key(|spread| (!spread.found_fast, spread.key_place));
     by_values.map(|spread| (spread.by, spread)).or_else(|| {
         let hashed = keys().filter(|spread| spread.by == SliceBy::Hash && spread.distinct > 0.0);
         let most = hashed.max_by(|one, other| one.distinct.total_cmp(&other.distinct));

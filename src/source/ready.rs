@@ -60,6 +60,21 @@ pub fn ask_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     let generated = if facts.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    let found_fast = found_fast(facts);
+    format!(
+        "SELECT n.nspname, c.relname, \
+         has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), \
+         a.attname, format_type(a.atttypid, a.atttypmod), {generated}, a.attnotnull, \
+         {found_fast} \
+         FROM (VALUES {wanted}) w (s, t) JOIN pg_namespace n ON n.nspname = w.s \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         ORDER BY c.oid, a.attnum"
+    )
+}
+
+/// SQL: does an index of the table `c` begin with its column `a`, or is it partitioned by it?
+pub(super) fn found_fast(facts: SourceFacts) -> String {
     let partitioned = if facts.version >= 100_000 {
         "EXISTS (SELECT 1 FROM pg_partitioned_table p WHERE p.partrelid = c.oid AND p.partattrs[0] = a.attnum)"
     } else if facts.greenplum {
@@ -68,14 +83,7 @@ pub fn ask_tables(facts: SourceFacts, tables: &[&TableName]) -> String {
         "false"
     };
     format!(
-        "SELECT n.nspname, c.relname, \
-         has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), \
-         a.attname, format_type(a.atttypid, a.atttypmod), {generated}, a.attnotnull, \
-         EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum) OR {partitioned} \
-         FROM (VALUES {wanted}) w (s, t) JOIN pg_namespace n ON n.nspname = w.s \
-         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
-         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-         ORDER BY c.oid, a.attnum"
+        "(EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum) OR {partitioned})"
     )
 }
 

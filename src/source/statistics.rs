@@ -5,6 +5,7 @@
 use jiff::civil::{Date, DateTime, Time};
 
 use super::postgres::{SourceFacts, fields};
+use super::ready::found_fast;
 use crate::measure::SliceBy;
 use crate::names::TableName;
 use crate::plan::slices::{Size, Spread};
@@ -41,10 +42,15 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
     let wanted =
         if wanted.is_empty() { String::new() } else { format!(" OR a.attname IN ({})", wanted.join(", ")) };
     let shown = "CASE WHEN a.atttypid IN (20, 21, 23, 1082, 1114, 1184, 1700) THEN CAST(s.histogram_bounds AS text) END";
+    // Of what is put together of others, their own indexes may lead there.
+    let found_fast = format!(
+        "({} OR c.relkind IN ('v', 'f') OR EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid))",
+        found_fast(facts)
+    );
     format!(
         "SELECT {bytes}, a.attname, \
          format_type(a.atttypid, NULL), (a.attnum = ANY (k.indkey) AND a.attnotnull), (a.attnum = k.indkey[0]), \
-         s.n_distinct, c.reltuples, {shown} \
+         s.n_distinct, c.reltuples, {shown}, {found_fast} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary \
          LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -89,7 +95,9 @@ pub fn take(size: &mut Size, row: &str) {
     let place = usize::from(field(4) != Some("t"));
     let key_place = (field(3) == Some("t")).then_some(place);
     let days = type_name == "date";
-    size.spreads.push(Spread { column: column.into(), by, key_place, days, zoned, edges, distinct });
+    let found_fast = field(8) != Some("f");
+    let column = column.into();
+    size.spreads.push(Spread { column, by, key_place, found_fast, days, zoned, edges, distinct });
 }
 
 /// The bounds of a histogram, as the server writes an array; those that are no number of ours are left out.
@@ -132,12 +140,16 @@ mod tests {
     #[test]
     fn a_row_becomes_what_is_known_of_a_column() {
         let mut size = Size::default();
-        take(&mut size, "4096\tcode\ttext\tt\tt\t-0.5\t1000\t\\N");
-        take(&mut size, "4096\tat\ttimestamp with time zone\tf\tf\t100\t1000\t{\"1970-01-01 00:00:01+00\"}");
-        take(&mut size, "\\N\tx\tinteger\tt\tf\t\\N\t-1\t\\N");
+        take(&mut size, "4096\tcode\ttext\tt\tt\t-0.5\t1000\t\\N\tt");
+        take(
+            &mut size,
+            "4096\tat\ttimestamp with time zone\tf\tf\t100\t1000\t{\"1970-01-01 00:00:01+00\"}\tf",
+        );
+        take(&mut size, "\\N\tx\tinteger\tt\tf\t\\N\t-1\t\\N\tf");
         assert_eq!(size.bytes, Some(4096));
         let [code, at, x] = &size.spreads[..] else { panic!("{size:?}") };
         assert_eq!((code.by, code.key_place, code.distinct), (SliceBy::Hash, Some(0), 0.5));
+        assert_eq!([code, at, x].map(|one| one.found_fast), [true, false, false]);
         assert_eq!((at.zoned, at.key_place, at.distinct, &at.edges[..]), (true, None, 0.1, &[1_000_000][..]));
         assert_eq!((x.by, x.key_place, x.distinct), (SliceBy::Number, Some(1), 0.0));
     }

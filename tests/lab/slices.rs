@@ -146,6 +146,45 @@ fn what_is_not_cut_says_why() {
     case.assert_same("SELECT * FROM t ORDER BY id");
 }
 
+/// A day of ten, of a column that an index leads to, or partitions do, or nothing.
+#[test]
+fn a_small_part_of_a_large_table_is_cut_where_something_leads_to_it() {
+    let mut case = Case::new("led");
+    case.both("CREATE TABLE t (id int PRIMARY KEY, at timestamp); CREATE TABLE p (id int, at timestamp)");
+    case.source
+        .batch_execute(
+            "DROP TABLE p; CREATE TABLE p (id int, at timestamp) PARTITION BY RANGE (at); \
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM ('2021-08-01') TO ('2021-08-10'); \
+             CREATE TABLE p2 PARTITION OF p FOR VALUES FROM ('2021-08-10') TO ('2021-09-01'); \
+             INSERT INTO t SELECT i, timestamp '2021-08-01' + i * interval '20 seconds' FROM generate_series(0, 43199) i; \
+             INSERT INTO p SELECT * FROM t; ANALYZE t, p",
+        )
+        .unwrap();
+    let window = |table| {
+        format!(
+            "{{ table: public.{table}, window: {{ column: at, length: 1d }}, export: {{ slice_bytes: 32KiB }} }}"
+        )
+    };
+    let only = "    from: 2021-08-10 00:00:00\n    until: 2021-08-11 00:00:00\n";
+    case.inventory_with("", only, &[&window("t"), &window("p")]);
+    let reads_all = "each slice would read all of it";
+    let pieces = |case: &Case, table: &str| {
+        let plan = case.gpferry(&["plan", "--slices", "--table", table, "--format", "json"]).expect(0).json();
+        plan["units"].as_array().unwrap().len()
+    };
+    assert_eq!(pieces(&case, "public.t"), 1);
+    assert!(pieces(&case, "public.p") > 3);
+    case.gpferry(&["plan", "--slices"]).expect(0).says(reads_all);
+    case.source.batch_execute("CREATE INDEX ON t (at)").unwrap();
+    assert!(pieces(&case, "public.t") > 3);
+    case.gpferry(&["run"]).expect(0).says("8640 rows").silent_about(reads_all);
+    for table in ["t", "p"] {
+        let of_the_day = "at >= '2021-08-10' AND at < '2021-08-11'";
+        case.assert_same(&format!("SELECT * FROM {table} WHERE {of_the_day} ORDER BY id"));
+        assert_eq!(case.count(&format!("SELECT count(*) FROM {table}")), 4320);
+    }
+}
+
 #[test]
 fn exports_do_not_run_ahead_of_loads_for_ever() {
     let mut case = Case::new("waiting");

@@ -28,7 +28,8 @@ fn berlin() -> TimeZone {
 
 fn spread(column: &str, by: SliceBy, edges: Vec<i64>) -> Spread {
     let key_place = (column != "at").then_some(0);
-    Spread { column: column.into(), by, key_place, days: false, zoned: false, edges, distinct: 1.0 }
+    let column = column.into();
+    Spread { column, by, key_place, found_fast: true, days: false, zoned: false, edges, distinct: 1.0 }
 }
 
 const WHOLE: &str = "{ table: a.t, window: none, export: { slice_bytes: 1MiB } }";
@@ -144,12 +145,33 @@ fn what_no_index_leads_to_is_cut_in_few_pieces_since_each_reads_the_whole_table(
         let size = Size { bytes: Some(100 << 20), spreads: vec![spread] };
         cut(&unit(WHOLE), &size, Told::default(), &berlin(), ramp).unwrap().len()
     };
-    let number =
-        |place| Spread { key_place: Some(place), ..spread("id", SliceBy::Number, (0..10_000).collect()) };
-    assert_eq!(pieces(number(0), false), 100);
-    assert_eq!(pieces(number(1), false), 8);
-    assert_eq!(pieces(number(1), true), 10);
+    let number = |found_fast| Spread { found_fast, ..spread("id", SliceBy::Number, (0..10_000).collect()) };
+    assert_eq!(pieces(number(true), false), 100);
+    assert_eq!(pieces(number(false), false), 8);
+    assert_eq!(pieces(number(false), true), 10);
     assert_eq!(pieces(spread("id", SliceBy::Hash, Vec::new()), false), 8);
+    // Of two columns of a key the one that an index leads to.
+    let beside = Spread { key_place: Some(1), ..spread("no", SliceBy::Number, (0..10_000).collect()) };
+    let size = Size { bytes: Some(100 << 20), spreads: vec![number(false), beside] };
+    let slices = cut(&unit(WHOLE), &size, Told::default(), &berlin(), false).unwrap();
+    assert_eq!((slices.len(), slices[0].rows.measure.to_string().as_str()), (100, "slice:number:no"));
+}
+
+#[test]
+fn a_window_by_a_column_without_an_index_is_cut_by_how_much_of_the_table_it_is() {
+    let day = unit(DAY_LONG);
+    let start = day.extent.numbers().start();
+    let pieces = |found_fast, part: i64| {
+        // So many of a hundred edges lie in this day.
+        let edges = (1..=part).chain((part..100).map(|n| n - 86_400_000_000)).map(|n| start + n).collect();
+        let at = Spread { found_fast, ..spread("at", SliceBy::Time, edges) };
+        let size = Size { bytes: Some(100 << 20), spreads: vec![at] };
+        cut(&day, &size, Told::default(), &berlin(), false).map(|slices| slices.len())
+    };
+    assert_eq!(pieces(true, 50), Ok(51));
+    assert_eq!(pieces(false, 50), Ok(5));
+    assert_eq!(pieces(false, 10), Err(Uncut::Scan));
+    assert_eq!(pieces(true, 10), Ok(10));
 }
 
 #[test]
