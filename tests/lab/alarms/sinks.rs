@@ -88,7 +88,7 @@ fn a_program_that_fails_hangs_or_is_not_there_is_said_and_told_again_and_the_run
 fn a_program_that_reads_nothing_may_succeed_however_much_it_is_told() {
     let case = colliding("alarm_command_deaf", "");
     let path = program(&case, "hook", "exit 0");
-    case.edit_inventory("sinks: {  }", &format!("sinks: {{ {} }}", command(&path, ", timeout: 5s")));
+    case.edit_inventory("sinks: {  }", &format!("sinks: {{ {} }}", command(&path, ", timeout: 50s")));
     case.gpferry(&["run"]).expect(3);
     // More than a pipe holds.
     let ledger = rusqlite::Connection::open(case.path("inventory.ledger.sqlite")).unwrap();
@@ -100,7 +100,7 @@ fn a_program_that_reads_nothing_may_succeed_however_much_it_is_told() {
     drop(ledger);
     let began = Instant::now();
     case.gpferry(&["alarm", "send"]).expect(0).says("c: 1 message told");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

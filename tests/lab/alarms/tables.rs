@@ -124,7 +124,7 @@ fn a_table_that_cannot_take_it_is_said_with_what_to_do_and_the_run_is_as_it_was(
     holder.batch_execute("BEGIN; LOCK TABLE dm.system_alarm").unwrap();
     let began = std::time::Instant::now();
     send(&case).says("SQLSTATE 57014");
-    assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
     holder.batch_execute("ROLLBACK").unwrap();
     // Another session that is still at it may yet commit: nobody inserts beside it.
     holder.batch_execute("SELECT pg_advisory_lock(1735419493, hashtext('dm.system_alarm'))").unwrap();

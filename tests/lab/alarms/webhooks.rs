@@ -106,7 +106,7 @@ fn a_server_that_hangs_or_is_not_there_holds_nobody_up() {
     let (case, _hook) = hooked("alarm_hook_hang", "localhost", "localhost", &[Answer::Nothing], more);
     let began = Instant::now();
     case.gpferry(&["alarm", "test"]).expect(13).says("did not answer in time");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     // One that takes the connection, and never says a word of TLS.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = mute.local_addr().unwrap().port();
@@ -114,7 +114,7 @@ fn a_server_that_hangs_or_is_not_there_holds_nobody_up() {
     case.edit_inventory(&old, &format!("https://localhost:{port}/x"));
     let began = Instant::now();
     case.gpferry(&["alarm", "test"]).expect(13).says("did not answer in time");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop(mute);
     case.gpferry(&["run"]).expect(3).says("sink w of alarms was not told").says("refused");
 }

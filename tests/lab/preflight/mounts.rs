@@ -145,14 +145,14 @@ fn a_mount_that_hangs_on_a_host_costs_its_limit_once() {
         "does not answer",
         &format!("on {alias}: `umount -f -l /mnt/dataTransfer"),
     );
-    assert!(begin.elapsed() < Duration::from_secs(12), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "it took {:?}", begin.elapsed());
     wait_for("no process is left", Duration::from_secs(5), || processes(&case, "x").is_empty());
 }
 
 #[test]
 fn a_mount_that_hangs_on_the_runner_never_hangs_gpferry() {
     let case = ready("hangs_here");
-    for (command, limit) in [("preflight", 15), ("run", 15)] {
+    for (command, limit) in [("preflight", 30), ("run", 30)] {
         // The same runner, with a file system whose server never answers at the mount's place.
         let script = "exec 7<>/dev/fuse && mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0,allow_other \
                       dead:/x \"$1\" && shift && exec \"$@\"";

@@ -84,7 +84,7 @@ fn poll_comes_back_after_its_time_and_with_what_it_heard() {
     let mut channel = remote.exec("read x; echo \"$x\"; read x; exit 5").unwrap();
     let begun = Instant::now();
     assert_eq!(channel.poll(Duration::from_millis(300)).unwrap(), Default::default());
-    assert!((300..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    assert!((300..10_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     channel.send(b"a word\n");
     assert_eq!(first_line(channel.as_mut()), "a word");
     channel.send(b"\n");
@@ -97,13 +97,13 @@ fn a_killed_sshd_is_a_lost_command_and_never_a_success() {
     let sshd = Sshd::start();
     let pool = sshd.pool("");
     let mut remote = pool.get(&lab()).unwrap();
-    let mut channel = remote.exec("echo $PPID; sleep 5; echo done").unwrap();
+    let mut channel = remote.exec("echo $PPID; sleep 60; echo done").unwrap();
     let server = first_line(channel.as_mut());
     kill("-KILL", &server);
     let begun = Instant::now();
     let error = loop {
         match channel.poll(Duration::from_secs(1)) {
-            Ok(heard) => assert!(!heard.closed && begun.elapsed() < Duration::from_secs(4), "{heard:?}"),
+            Ok(heard) => assert!(!heard.closed && begun.elapsed() < Duration::from_secs(30), "{heard:?}"),
             Err(error) => break error,
         }
     };
@@ -139,7 +139,7 @@ fn letting_go_of_a_stopped_server_does_not_hang() {
     drop(remote);
     let took = begun.elapsed();
     kill("-CONT", &server);
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn starting_a_command_on_a_stopped_server_ends_after_the_timeout() {
     let took = begun.elapsed();
     kill("-CONT", &server);
     assert!(matches!(error, RemoteError::TimedOut { .. }), "{error}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]

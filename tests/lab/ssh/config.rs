@@ -127,7 +127,7 @@ fn a_host_that_accepts_and_says_nothing_ends_after_the_timeout() {
         matches!(error, RemoteError::TimedOut { limit, .. } if limit == Duration::from_secs(1)),
         "{error}"
     );
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert!(held.join().unwrap().starts_with(b"SSH-2.0-"));
 }
 
