@@ -165,6 +165,21 @@ fn a_key_that_a_child_table_may_leave_empty_is_not_cut_by() {
 }
 
 #[test]
+fn a_small_slice_whose_query_fails_fails_alone() {
+    for sessions in ["", "    sessions: 1\n"] {
+        let mut case = Case::new("slice_refused");
+        fill(&mut case, "id", 6000);
+        let entry = "{ table: public.t, window: none, where: \"1 / (id - 1) IS NOT NULL\", export: { slice_bytes: 16KiB } }";
+        case.inventory_with(sessions, "", &[entry]);
+        case.gpferry(&["run"]).expect(3).says("division by zero").silent_about("aborted").says("1 failed");
+        assert!(case.count("SELECT count(*) FROM t") > 5000);
+        case.source.batch_execute("DELETE FROM t WHERE id = 1").unwrap();
+        case.gpferry(&["run"]).expect(0);
+        case.assert_same("SELECT * FROM t ORDER BY id");
+    }
+}
+
+#[test]
 fn exports_do_not_run_ahead_of_loads_for_ever() {
     let mut case = Case::new("waiting");
     case.both("CREATE TABLE t (id int PRIMARY KEY, at timestamp, v text)");
