@@ -14,7 +14,7 @@ use crate::plan::{Change, Note, Plan};
 use crate::source::postgres::SourceFacts;
 use crate::source::{SourceError, statistics};
 use crate::stop::Stop;
-use crate::unit::{Unit, UnitKey};
+use crate::unit::{Extent, Unit, UnitKey};
 
 /// A plan whose large units are slices.
 #[derive(Debug)]
@@ -177,8 +177,12 @@ const BY_PLAN: &str = "its size is an estimate by the plan of its query (EXPLAIN
 const NO_SNAPSHOT: &str =
     "its slices are read at different moments: the source's server cannot share a snapshot";
 
-/// May a table be larger than its entry wants a piece to be? Where nobody knows, it may.
+/// May a table be larger than its entry wants a piece to be? Where nobody knows, it may. How many of its rows are in no
+/// window the table's size does not tell.
 fn is_large(inventory: &Inventory, unit: &Unit, described: &Asked<SourceCatalog>) -> bool {
+    if unit.extent == Extent::Nulls {
+        return false;
+    }
     let by_script = inventory.source(&unit.key.source).is_some_and(|source| source.argv().is_some());
     let Some(Ok(catalog)) = described.get(&*unit.key.source) else { return false };
     let Some(bytes) = catalog.bytes(&unit.table) else { return false };
