@@ -188,23 +188,18 @@ fn part(unit: &Unit, size: &Size, all: f64, slice: Interval<i64>, ramp: bool) ->
     // Any column can be cut by its hash, as others may have been before.
     let fits = |spread: &&Spread| spread.column == *column && (spread.by == *by || *by == SliceBy::Hash);
     let Some(spread) = size.spreads.iter().find(fits) else { return Vec::new() };
+    let cuts_of = |share| cuts(unit, all * share, most(is_found_fast(*by, spread), share), ramp);
     let (edges, share) = match by {
         SliceBy::Hash => {
             let low = slice.start().max(i64::from(i32::MIN));
             let high = slice.end().min(i64::from(i32::MAX));
             let share = (high - low) as f64 / 2f64.powi(32);
-            (
-                evenly(low, high, &cuts(unit, all * share, most(is_found_fast(*by, spread), share), ramp)),
-                share,
-            )
+            (evenly(low, high, &cuts_of(share)), share)
         }
         SliceBy::Time | SliceBy::Number => {
             let inside = inside(&spread.edges, slice);
             let share = inside.len() as f64 / spread.edges.len().max(1) as f64;
-            (
-                quantiles(inside, &cuts(unit, all * share, most(is_found_fast(*by, spread), share), ramp)),
-                share,
-            )
+            (quantiles(inside, &cuts_of(share)), share)
         }
     };
     if share == 0.0 { Vec::new() } else { of_edges(unit, slice.start(), &edges, slice.end()) }

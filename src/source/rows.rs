@@ -171,12 +171,13 @@ impl Bounds<'_> {
         }
     }
 
-    /// The rows of a slice. Its outer ends are open, so that infinities are in one.
+    /// The rows of a slice. The outer ends are open, so that infinities are in one, and rows without a value are in the first:
+    /// an inherited table may have some, whatever the key says.
     fn slice(&self, by: SliceBy, column: &str, interval: Interval<i64>) -> Result<String, QueryError> {
         let type_name = self.column(column)?;
         let name = sql::ident(column);
         let value = match by {
-            SliceBy::Time | SliceBy::Number => name,
+            SliceBy::Time | SliceBy::Number => name.clone(),
             SliceBy::Hash => format!("hashtext(CAST({name} AS text))"),
         };
         let bound = |number: i64| match by {
@@ -189,14 +190,13 @@ impl Bounds<'_> {
                 format!("CAST('{} {}{zone}' AS {to})", time.date(), time.time())
             }
         };
-        let mut parts = Vec::new();
-        if interval.start() != i64::MIN {
-            parts.push(format!("{value} >= {}", bound(interval.start())));
-        }
-        if interval.end() != i64::MAX {
-            parts.push(format!("{value} < {}", bound(interval.end())));
-        }
-        Ok(if parts.is_empty() { "true".into() } else { parts.join(" AND ") })
+        let (start, end) = (interval.start(), interval.end());
+        Ok(match (start == i64::MIN, end == i64::MAX) {
+            (true, true) => "true".into(),
+            (true, false) => format!("({value} < {} OR {name} IS NULL)", bound(end)),
+            (false, true) => format!("{value} >= {}", bound(start)),
+            (false, false) => format!("{value} >= {} AND {value} < {}", bound(start), bound(end)),
+        })
     }
 
     fn column(&self, name: &str) -> Result<&str, QueryError> {

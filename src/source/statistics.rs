@@ -41,10 +41,6 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
     let wanted: Vec<String> = others.iter().map(|column| sql::literal(column)).collect();
     let wanted =
         if wanted.is_empty() { String::new() } else { format!(" OR a.attname IN ({})", wanted.join(", ")) };
-    // A child may leave empty what is in its parent's key; with an empty value a row is in no slice.
-    let kept = format!(
-        "(SELECT bool_and(e.attnotnull) FROM pg_attribute e WHERE e.attname = a.attname AND e.attrelid IN ({FAMILY}))"
-    );
     let shown = "CASE WHEN a.atttypid IN (20, 21, 23, 1082, 1114, 1184, 1700) THEN CAST(s.histogram_bounds AS text) END";
     // Of what is put together of others, their own indexes may lead there.
     let found_fast = format!(
@@ -53,7 +49,7 @@ pub fn ask(facts: SourceFacts, table: &TableName, others: &[&str]) -> String {
     );
     format!(
         "SELECT {bytes}, a.attname, \
-         format_type(a.atttypid, NULL), (a.attnum = ANY (k.indkey) AND {kept}), (a.attnum = k.indkey[0]), \
+         format_type(a.atttypid, NULL), (a.attnum = ANY (k.indkey) AND a.attnotnull), (a.attnum = k.indkey[0]), \
          s.n_distinct, c.reltuples, {shown}, {found_fast} \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary \
